@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* request.h - a call as its handler sees it.
+ *
+ * A handler finishes its request exactly once: with semel_request_reply or semel_request_fail
+ * before it returns; or it takes the request with semel_request_take and finishes or drops it
+ * later, once, from any thread. A handler that returns without any of these has dropped it: the
+ * caller is told *unknown* (DROPPED). The request is gone once it is finished or dropped. */
+#ifndef SEMEL_REQUEST_H
+#define SEMEL_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <semel/bytes.h>
+#include <semel/peer.h>
+#include <semel/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct semel_request; /* thread: one thread at a time */
+
+/* 128 bits, the same on every re-execution of a call: a downstream idempotency key. */
+struct semel_key {
+    uint8_t bytes[16];
+};
+
+/* What was called and with what. All borrowed until the request is finished.
+ * Thread: one thread at a time. Blocks: no. Since: 0.1 */
+SEMEL_API const char *semel_request_method(const struct semel_request *request);
+SEMEL_API struct semel_bytes semel_request_body(const struct semel_request *request);
+SEMEL_API const char *semel_request_content_type(const struct semel_request *request);
+SEMEL_API const struct semel_peer *semel_request_peer(const struct semel_request *request);
+SEMEL_API struct semel_key semel_request_key(const struct semel_request *request);
+SEMEL_API uint64_t semel_request_call(const struct semel_request *request);
+
+/* True once the caller cancelled, its deadline passed, it abandoned the call, its session ended,
+ * the method's max_run passed, or the server stops: whatever the handler returns may reach nobody.
+ * Thread: any thread while the request is open. Since: 0.1 */
+SEMEL_API bool semel_request_cancelled(const struct semel_request *request);
+
+/* True once nobody waits for the result any more: the call was abandoned or its session ended.
+ * Thread: any thread while the request is open. Since: 0.1 */
+SEMEL_API bool semel_request_caller_left(const struct semel_request *request);
+
+/* Milliseconds until the caller's deadline; 0 when it has passed.
+ * Thread: any thread while the request is open. Since: 0.1 */
+SEMEL_API int64_t semel_request_remaining_ms(const struct semel_request *request);
+
+/* Have `fn` called once when the request becomes cancelled, at once if it already is; never after
+ * the request is finished. Thread of fn: one of the server's; it must not block and must not
+ * finish the request. NULL removes it. Since: 0.1 */
+typedef void (*semel_cancelled_fn)(struct semel_request *request, void *user);
+SEMEL_API void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn fn,
+                                       void *user);
+
+/* Finish with a value; `data` is borrowed (copied).
+ * Returns: OK, also when nobody waits any more; TOO_LARGE (the request stays open); NO_MEMORY (it
+ * stays open); ALREADY (it was finished or dropped and is still within its handler).
+ * Thread: one thread at a time. Blocks: no. Since: 0.1 */
+SEMEL_API enum semel_status semel_request_reply(struct semel_request *request, const void *data,
+                                                size_t size);
+
+/* Finish with a failure: a code, a text (UTF-8, cut at SEMEL_TEXT_BYTES; NULL for none). As
+ * semel_request_reply otherwise; never TOO_LARGE. Since: 0.1 */
+SEMEL_API enum semel_status semel_request_fail(struct semel_request *request, int code,
+                                               const char *text);
+
+/* As semel_request_fail, with optional detail bytes (at most SEMEL_DETAIL_BYTES, else TOO_LARGE
+ * and the request stays open) and a trace text (cut at SEMEL_TRACE_BYTES; NULL for none).
+ * Since: 0.1 */
+SEMEL_API enum semel_status semel_request_fail_with(struct semel_request *request, int code,
+                                                    const char *text, struct semel_bytes detail,
+                                                    const char *trace);
+
+/* Keep the request past the handler's return. It goes on holding its worker slot's place in the
+ * method's limit, but not the worker. Thread: the handler's. Since: 0.1 */
+SEMEL_API void semel_request_take(struct semel_request *request);
+
+/* Give a taken request up without a result: the caller is told *unknown* with DROPPED, or, when
+ * `status` says so, HANDLER_DIED, and `text`. Thread: one thread at a time. Since: 0.1 */
+SEMEL_API void semel_request_drop(struct semel_request *request);
+SEMEL_API void semel_request_died(struct semel_request *request, const char *text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* semel.h - all of Semel's public interface. */
+#ifndef SEMEL_SEMEL_H
+#define SEMEL_SEMEL_H
+
+#include <semel/bytes.h>
+#include <semel/client.h>
+#include <semel/limits.h>
+#include <semel/log.h>
+#include <semel/peer.h>
+#include <semel/request.h>
+#include <semel/server.h>
+#include <semel/status.h>
+
+#define SEMEL_VERSION_MAJOR 0
+#define SEMEL_VERSION_MINOR 1
+#define SEMEL_VERSION_PATCH 0
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of the library at run time, "0.1.0". Thread: any thread. Since: 0.1 */
+SEMEL_API const char *semel_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/* server.h - export functions and answer calls, each at most once.
+ *
+ * Handlers run in parallel, at most `workers` at a time; `backlog` more calls may wait. Short
+ * handlers may run on the thread that read their request. A stop, a drain or a destroy may come
+ * in any order, twice, from any thread; only destroy waits. */
+#ifndef SEMEL_SERVER_H
+#define SEMEL_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <semel/log.h>
+#include <semel/request.h>
+#include <semel/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct semel_server; /* thread: any thread */
+
+/* Answers one call. See request.h for how it finishes. Thread: any of the server's threads,
+ * several at once. */
+typedef void (*semel_handler_fn)(struct semel_request *request, void *user);
+
+/* What may happen to a call of a method when the evidence about it is lost. */
+enum semel_kind {
+    SEMEL_ONCE = 0,      /* default: never runs twice */
+    SEMEL_IDEMPOTENT = 1 /* running again is harmless: callers may say rerun_ok */
+};
+
+/* Zero everywhere selects the defaults of limits.h. */
+struct semel_server_options {
+    uint32_t workers;          /* handlers that may run at once; 0: cores, at least 2; 1 .. 4096 */
+    bool no_workers;           /* must be false: a server without workers is refused (INVALID) */
+    bool on_demand;            /* threads come when needed and leave when idle for 10 s; else all
+                                  are started at once */
+    uint32_t backlog;          /* calls that may wait for a worker; see backlog_none */
+    bool backlog_none;         /* none may wait: a call that finds all workers taken is refused */
+    uint32_t window_calls;     /* granted to a session */
+    uint64_t body_bytes;       /* largest request and reply body */
+    uint64_t session_bytes;    /* bodies of one session; at least body_bytes */
+    int64_t handshake_ms;      /* from accept to a valid HELLO */
+    int64_t idle_session_ms;   /* a session without a connection is kept this long */
+    int64_t heartbeat_ms;      /* expected sign of life; a connection silent for 4 of them is cut;
+                                  negative: none */
+    int64_t busy_ms;           /* the delay an overloaded server asks for */
+    uint32_t sessions;         /* bound */
+    uint32_t connections;      /* bound */
+    bool insecure;             /* allow tcp: beyond loopback although nothing is encrypted */
+    semel_log_fn log;          /* borrowed until destroy */
+    void *log_user;
+};
+#define SEMEL_SERVER_OPTIONS_INIT { 0 }
+
+/* Zero everywhere selects the defaults. */
+struct semel_method_options {
+    enum semel_kind kind;
+    uint32_t limit;      /* handlers of this method that may be unfinished at once; 0: no limit of
+                            its own */
+    int64_t max_run_ms;  /* an execution longer than this turns unknown (MAX_RUN) and is asked to
+                            stop; 0: none */
+};
+#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0 }
+
+/* Create a server that listens nowhere yet.
+ * out_server  receives the server: owned by caller, ended by semel_server_destroy.
+ * options     borrowed; NULL for the defaults.
+ * Returns: OK; INVALID (an option out of range, no workers); NO_MEMORY; SYSTEM, LIMIT.
+ * Thread: any thread. Blocks: no. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_create(struct semel_server **out_server,
+                                                const struct semel_server_options *options)
+    SEMEL_MUST_USE;
+
+/* Export `method` (1 .. SEMEL_METHOD_BYTES bytes, borrowed; names that begin with "semel." are
+ * reserved). Before or while running.
+ * Returns: OK; INVALID; ALREADY (exported before); NO_MEMORY; STOPPED. Thread: any thread.
+ * Blocks: no. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_export(struct semel_server *server, const char *method,
+                                                semel_handler_fn handler, void *user,
+                                                const struct semel_method_options *options)
+    SEMEL_MUST_USE;
+
+/* Listen at `address` ("unix:/run/x", "tcp:127.0.0.1:7000", "tcp:[::1]:0"), or serve one
+ * connected descriptor ("fd:5", "fd:3/4": moved into the server on OK). May be called several
+ * times. A dead server's socket file is replaced; a live one's is ADDRESS_IN_USE.
+ * Returns: OK; BAD_ADDRESS; ADDRESS_IN_USE; DENIED (tcp beyond loopback without `insecure`, or
+ * the system's refusal); SYSTEM, LIMIT, NO_MEMORY; STOPPED; FORKED. Thread: any thread.
+ * Blocks: no, except name resolution. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_listen(struct semel_server *server, const char *address)
+    SEMEL_MUST_USE;
+
+/* The address actually listened at by the last successful listen ("tcp:127.0.0.1:40123").
+ * Returns: borrowed until the next listen or destroy; "" before the first. Since: 0.1 */
+SEMEL_API const char *semel_server_address(const struct semel_server *server);
+
+/* Make a connected pair: the server serves one end, `out_fd` receives the other, owned by caller,
+ * for a client at "fd:N". Returns: as semel_server_listen. Thread: any thread. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_pair(struct semel_server *server, int *out_fd)
+    SEMEL_MUST_USE;
+
+/* Serve in threads of the library and return at once. Returns: OK; ALREADY; STOPPED; SYSTEM,
+ * LIMIT; FORKED. Thread: any thread. Blocks: no. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_start(struct semel_server *server) SEMEL_MUST_USE;
+
+/* Serve until drained or stopped: semel_server_start, then wait. Returns: OK when stopped or
+ * drained; as semel_server_start otherwise; WOULD_DEADLOCK in a handler. Thread: any thread but a
+ * handler's. Blocks: yes. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_run(struct semel_server *server) SEMEL_MUST_USE;
+
+/* Refuse new sessions and calls, let what runs or waits finish and its replies be accepted, then
+ * stop; at latest after timeout_ms. Clients are told. Twice is fine; the earlier limit wins.
+ * Thread: any thread, handlers included. Blocks: no (see semel_server_wait). Since: 0.1 */
+SEMEL_API void semel_server_drain(struct semel_server *server, int64_t timeout_ms);
+
+/* Stop now: calls that wait end as not executed (STOPPED), running handlers are asked to stop and
+ * their results are discarded; connections are closed with a reason. Twice is fine. NULL is fine.
+ * Thread: any thread, handlers included. Blocks: no. Since: 0.1 */
+SEMEL_API void semel_server_stop(struct semel_server *server);
+
+/* Wait until the server has stopped. Returns: OK; DEADLINE when timeout_ms passed (negative: no
+ * limit), with the number of handlers still running in out_running (may be NULL);
+ * WOULD_DEADLOCK in a handler; STOPPED if it was never started. Thread: any thread but a
+ * handler's. Blocks: yes. Since: 0.1 */
+SEMEL_API enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout_ms,
+                                              uint32_t *out_running);
+
+/* Stop, wait for the running handlers and release everything; NULL is fine. Requests that were
+ * taken must be finished or dropped before it returns: it waits for them.
+ * Returns: OK; WOULD_DEADLOCK in a handler (nothing happened); FORKED in a child process (memory
+ * released, nothing of the parent's touched). Thread: any thread but a handler's. Blocks: yes.
+ * Since: 0.1 */
+SEMEL_API enum semel_status semel_server_destroy(struct semel_server *server);
+
+struct semel_server_counters {
+    uint64_t connections_accepted, connections_open, connections_lost, handshakes_failed;
+    uint64_t connections_lost_mid_frame; /* ended with part of a frame in hand or unsent */
+    uint64_t sessions_created, sessions_resumed, sessions_open, sessions_expired, sessions_ended;
+    uint64_t calls_received;     /* new calls, bodies complete */
+    uint64_t calls_started;      /* handlers begun */
+    uint64_t calls_inline;       /* of these, on the thread that read them */
+    uint64_t calls_running, calls_waiting; /* now */
+    uint64_t values, failures, not_executed, unknown; /* verdicts made */
+    uint64_t calls_busy, calls_refused;    /* answered BUSY; refused as overloaded */
+    uint64_t calls_cancelled, calls_abandoned;
+    uint64_t duplicates;         /* CALLs for a call already known */
+    uint64_t stale;              /* frames for calls already released */
+    uint64_t reattached;         /* running or waiting calls found at a resume */
+    uint64_t replayed;           /* stored replies sent again after a resume */
+    uint64_t false_retries;
+    uint64_t protocol_errors;
+    uint64_t takeovers_by_watchdog; /* a handler outstayed its welcome on the reading thread */
+    uint64_t threads;            /* now */
+    uint64_t bytes_received, bytes_sent, reads, writes;
+};
+
+/* A snapshot of the counters. Thread: any thread. Blocks: no. Since: 0.1 */
+SEMEL_API void semel_server_counters(const struct semel_server *server,
+                                     struct semel_server_counters *out_counters);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

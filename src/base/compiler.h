@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* compiler.h - the only place that knows compilers. */
+#ifndef SML_BASE_COMPILER_H
+#define SML_BASE_COMPILER_H
+
+#include <stddef.h>
+
+#define SML_MUST_USE __attribute__((warn_unused_result))
+#define SML_PRINTF(at, first) __attribute__((format(printf, at, first)))
+#define SML_LIKELY(x) __builtin_expect(!!(x), 1)
+#define SML_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define SML_NORETURN __attribute__((noreturn))
+
+/* The object that holds `member` at `pointer`. */
+#define SML_CONTAINER(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+
+#endif
