@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* layout.h - sizes inside payloads, in bytes; shared by encoder and decoder only. */
+#ifndef SML_WIRE_LAYOUT_H
+#define SML_WIRE_LAYOUT_H
+
+#define WELCOME_FIXED 72
+#define CALL_FIXED 32
+#define BODY_FIXED 8
+#define REPLY_FIXED 32
+#define LIST_FIXED 8
+#define LIST_FROM_CALLER 1
+#define LIST_FROM_CALLEE 2
+#define OUTSTANDING_BYTES 32
+#define LISTED_BYTES 24
+#define ACK_FIXED 8
+#define ACK_RANGE_BYTES 16
+#define BUSY_FIXED 4
+#define DRAIN_FIXED 4
+#define BYE_FIXED 4
+#define KEY_BYTES_MAX 255 /* longest idempotency key */
+
+#endif
