@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* callee_internal.h - shared by callee.c and callee_wire.c only. */
+#ifndef SML_SESSION_CALLEE_INTERNAL_H
+#define SML_SESSION_CALLEE_INTERNAL_H
+
+#include "session/callee.h"
+
+static inline struct sml_incoming *sml_incoming_of(struct sml_list *link)
+{
+    return SML_CONTAINER(link, struct sml_incoming, link);
+}
+
+void sml_callee_set_timer(struct sml_callee *callee, struct sml_incoming *in, uint64_t key);
+
+/* A record, phase EXPECTED or (from a CALL) RECEIVING, not in the table yet; NULL: no memory. */
+struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid,
+                                         struct sml_fingerprint fingerprint,
+                                         const struct sml_call_frame *call);
+
+/* Into the table; false: no memory, and the record is freed. */
+bool sml_callee_insert(struct sml_callee *callee, struct sml_incoming *in) SML_MUST_USE;
+
+/* Out of the table and, unless the shell holds it, freed. */
+void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in);
+
+/* A verdict that the machine makes itself. */
+void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,
+                        enum semel_outcome outcome, enum semel_status status);
+
+/* The request body is no longer needed; its bytes count no more. */
+void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in);
+
+/* The handler is to be told, once. */
+void sml_callee_mark_cancelled(struct sml_callee *callee, struct sml_incoming *in);
+
+size_t sml_verdict_bytes(const struct sml_verdict *verdict);
+
+#endif

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/* caller.c - calls from submission to completion: queue, timers, acknowledgements, the end of a
+ * session. Frames are in caller_wire.c.
+ *
+ * Invariants:
+ *  - a call has an xid exactly when its first frame was encoded; `order` holds these, by xid;
+ *  - `unreleased` counts the xids of this session that the callee may still hold, never more than
+ *    `window`;
+ *  - every call between submit and done has exactly one timer: its deadline, the end of its grace,
+ *    or the end of a BUSY delay if that is earlier;
+ *  - a call that ends without the callee's verdict is released at once, one with a verdict when the
+ *    application has accepted it; either way the ACK is encoded before any later CALL, so the
+ *    callee never sees more than `window` calls or `session_bytes` of bodies. */
+#include "session/caller.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "session/caller_internal.h"
+
+/* DESIGN: an acknowledgement waits for the next write, at most this long. */
+#define ACK_DELAY (25 * SML_MS)
+
+void sml_call_prepare(struct sml_call *call)
+{
+    call->fingerprint = sml_fingerprint(call->method, call->method_bytes, call->content_type,
+                                        call->content_type_bytes, call->body, call->body_bytes);
+    call->prepared = true;
+}
+
+void sml_caller_init(struct sml_caller *caller, const struct sml_mem *mem, uint64_t cancel_grace,
+                     uint32_t pending_max, uint64_t body_bytes)
+{
+    memset(caller, 0, sizeof *caller);
+    caller->mem = mem;
+    caller->cancel_grace = cancel_grace;
+    caller->pending_max = pending_max;
+    caller->body_bytes = body_bytes;
+    caller->next = 1;
+    caller->ack_due = SML_NEVER;
+    sml_table_init(&caller->by_xid, mem, SEMEL_WINDOW_CALLS_MAX);
+    sml_list_init(&caller->queued);
+    sml_list_init(&caller->to_send);
+    sml_list_init(&caller->order);
+    sml_list_init(&caller->cancels);
+    sml_list_init(&caller->done);
+    sml_heap_init(&caller->timers);
+}
+
+void sml_caller_fini(struct sml_caller *caller)
+{
+    SML_ASSERT(sml_caller_idle(caller));
+    sml_table_fini(&caller->by_xid);
+    sml_release(caller->mem, caller->acks);
+    caller->acks = NULL;
+}
+
+bool sml_caller_idle(const struct sml_caller *caller)
+{
+    return sml_list_empty(&caller->queued) && sml_list_empty(&caller->order);
+}
+
+void sml_caller_set_timer(struct sml_caller *caller, struct sml_call *call, uint64_t key)
+{
+    sml_heap_remove(&caller->timers, &call->timer);
+    if (key != SML_NEVER)
+        sml_heap_insert(&caller->timers, &call->timer, key);
+}
+
+enum semel_status sml_caller_submit(struct sml_caller *caller, struct sml_call *call, uint64_t now)
+{
+    if (caller->pending >= caller->pending_max)
+        return SEMEL_OVERLOADED;
+    if (!call->prepared)
+        sml_call_prepare(call);
+    sml_list_init(&call->link);
+    sml_list_init(&call->order);
+    sml_list_init(&call->cancel_link);
+    sml_heap_node_init(&call->timer);
+    call->phase = SML_CALL_QUEUED;
+    call->grace_end = SML_NEVER;
+    sml_list_push_back(&caller->queued, &call->link);
+    caller->pending++;
+    if (call->deadline <= now)
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
+    else
+        sml_caller_set_timer(caller, call, call->deadline);
+    return SEMEL_OK;
+}
+
+/* --- acknowledgements ------------------------------------------------------------------- */
+
+static void owe_ack(struct sml_caller *caller, uint64_t xid, uint64_t bytes, uint64_t due)
+{
+    struct sml_ack_range *last = caller->ack_count ? &caller->acks[caller->ack_count - 1] : NULL;
+
+    if (last && last->first + last->count == xid) {
+        last->count++;
+    } else {
+        SML_ASSERT(caller->ack_count < caller->ack_capacity);
+        caller->acks[caller->ack_count++] = (struct sml_ack_range){ .first = xid, .count = 1 };
+    }
+    caller->ack_bytes += bytes;
+    caller->ack_due = sml_time_min(caller->ack_due, due);
+    if (caller->ack_bytes >= caller->session_bytes / 2)
+        caller->ack_due = 0;
+}
+
+/* The callee may forget `call`: by an ACK where it knows of it, else by being left out of the next
+ * HELLO. */
+static void release_xid(struct sml_caller *caller, struct sml_call *call, uint64_t bytes,
+                        uint64_t due)
+{
+    if (call->xid == 0 || call->epoch != caller->epoch)
+        return;
+    if (caller->up || caller->listed)
+        owe_ack(caller, call->xid, bytes, due);
+    else
+        caller->unreleased--;
+    call->epoch = caller->epoch - 1;
+}
+
+void sml_caller_accept(struct sml_caller *caller, struct sml_call *call, uint64_t now)
+{
+    SML_ASSERT(call->phase == SML_CALL_DONE);
+    release_xid(caller, call, call->verdict.body.size, sml_time_add(now, ACK_DELAY));
+}
+
+void sml_caller_drop_acks(struct sml_caller *caller)
+{
+    for (uint32_t i = 0; i < caller->ack_count; i++)
+        caller->unreleased -= caller->acks[i].count;
+    caller->ack_count = 0;
+    caller->ack_bytes = 0;
+    caller->ack_due = SML_NEVER;
+}
+
+/* --- completion ------------------------------------------------------------------------- */
+
+/* Out of every list and table; on the done list. The verdict is the caller's to set. */
+void sml_caller_complete(struct sml_caller *caller, struct sml_call *call)
+{
+    if (call->phase == SML_CALL_QUEUED)
+        caller->pending--;
+    if (call->xid != 0 && call->epoch == caller->epoch) {
+        sml_table_remove(&caller->by_xid, call->xid);
+        caller->bytes_out -= call->body_bytes;
+    }
+    sml_list_remove(&call->link);
+    sml_list_remove(&call->order);
+    sml_list_remove(&call->cancel_link);
+    sml_heap_remove(&caller->timers, &call->timer);
+    call->phase = SML_CALL_DONE;
+    sml_list_push_back(&caller->done, &call->link);
+}
+
+/* An end that no reply brought. The callee, if it knows of the call, is told to forget it. */
+void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
+                         enum semel_outcome outcome, enum semel_status status)
+{
+    sml_caller_complete(caller, call);
+    sml_release(caller->mem, call->reply);
+    call->reply = NULL;
+    call->reply_in_place = false;
+    call->verdict = (struct sml_verdict){ .outcome = outcome, .status = status };
+    release_xid(caller, call, 0, 0);
+}
+
+struct sml_call *sml_caller_next_done(struct sml_caller *caller)
+{
+    struct sml_list *node = sml_list_pop_front(&caller->done);
+
+    return node ? SML_CONTAINER(node, struct sml_call, link) : NULL;
+}
+
+/* --- cancellation and time -------------------------------------------------------------- */
+
+/* Stop sending the body, ask the callee for a verdict. */
+static void want_cancel(struct sml_caller *caller, struct sml_call *call)
+{
+    if (call->cancel_wanted)
+        return;
+    call->cancel_wanted = true;
+    if (call->phase == SML_CALL_SENDING) {
+        sml_list_remove(&call->link);
+        call->phase = SML_CALL_SENT;
+    }
+    if (caller->up)
+        sml_list_push_back(&caller->cancels, &call->cancel_link);
+}
+
+void sml_caller_cancel(struct sml_caller *caller, struct sml_call *call, uint64_t now)
+{
+    (void)now;
+    if (call->phase == SML_CALL_NEW || call->phase == SML_CALL_DONE || call->cancel_wanted)
+        return;
+    call->cancelled_by_user = true;
+    if (call->phase == SML_CALL_QUEUED) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED);
+        return;
+    }
+    want_cancel(caller, call);
+    sml_caller_set_timer(caller, call, call->deadline);
+}
+
+static void timer_fired(struct sml_caller *caller, struct sml_call *call, uint64_t now)
+{
+    if (call->grace_end <= now) {
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN,
+                            call->cancelled_by_user ? SEMEL_CANCELLED : SEMEL_DEADLINE);
+    } else if (call->deadline <= now && call->phase == SML_CALL_QUEUED) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
+    } else if (call->deadline <= now) {
+        call->grace_end = sml_time_add(now, caller->cancel_grace);
+        want_cancel(caller, call);
+        sml_caller_set_timer(caller, call, call->grace_end);
+    } else if (call->phase == SML_CALL_BUSY && caller->up) {
+        sml_caller_send_again(caller, call);
+        sml_caller_set_timer(caller, call, call->deadline);
+    } else {
+        sml_caller_set_timer(caller, call, call->deadline);
+    }
+}
+
+void sml_caller_tick(struct sml_caller *caller, uint64_t now)
+{
+    struct sml_heap_node *node;
+
+    if (caller->ack_due <= now)
+        caller->ack_due = 0;
+    while ((node = sml_heap_min(&caller->timers)) != NULL && node->key <= now)
+        timer_fired(caller, SML_CONTAINER(node, struct sml_call, timer), now);
+}
+
+uint64_t sml_caller_timeout(const struct sml_caller *caller)
+{
+    /* What is due already waits for room to write, not for time. */
+    uint64_t due = caller->up && caller->ack_due != 0 ? caller->ack_due : SML_NEVER;
+
+    return sml_time_min(due, sml_heap_min_key(&caller->timers));
+}
+
+/* --- sessions --------------------------------------------------------------------------- */
+
+void sml_caller_begin_session(struct sml_caller *caller)
+{
+    SML_ASSERT(sml_list_empty(&caller->order));
+    caller->up = caller->listed = false;
+    caller->next = 1;
+    caller->unreleased = 0;
+    caller->bytes_out = 0;
+    caller->ack_count = 0;
+    caller->ack_bytes = 0;
+    caller->ack_due = SML_NEVER;
+    caller->epoch++;
+}
+
+/* Back to the queue's head, as if never sent: only for a caller that said rerun_ok. */
+static void requeue(struct sml_caller *caller, struct sml_call *call)
+{
+    sml_table_remove(&caller->by_xid, call->xid);
+    caller->bytes_out -= call->body_bytes;
+    sml_list_remove(&call->link);
+    sml_list_remove(&call->order);
+    sml_release(caller->mem, call->reply);
+    call->reply = NULL;
+    call->xid = 0;
+    call->body_sent = call->reply_held = call->reply_bytes = 0;
+    call->resent = false;
+    call->phase = SML_CALL_QUEUED;
+    sml_list_push_front(&caller->queued, &call->link);
+    caller->pending++;
+    sml_caller_set_timer(caller, call, call->deadline);
+}
+
+void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bool lost,
+                            bool keep_queued, uint64_t now)
+{
+    struct sml_list *node;
+
+    caller->up = caller->listed = false;
+    sml_caller_drop_acks(caller);
+    /* From the newest to the oldest, so that what goes back to the queue's head keeps its order. */
+    while (!sml_list_empty(&caller->order)) {
+        struct sml_call *call = SML_CONTAINER(caller->order.prev, struct sml_call, order);
+
+        if (lost && (call->flags & SML_CALL_RERUN_OK) && !call->cancel_wanted &&
+            call->deadline > now)
+            requeue(caller, call);
+        else
+            sml_caller_end_call(caller, call, SEMEL_UNKNOWN, why);
+    }
+    while (!keep_queued && (node = caller->queued.next) != &caller->queued)
+        sml_caller_end_call(caller, SML_CONTAINER(node, struct sml_call, link),
+                            SEMEL_NOT_EXECUTED, why);
+    sml_caller_begin_session(caller);
+}

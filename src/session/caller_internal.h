@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* caller_internal.h - shared by caller.c and caller_wire.c only. */
+#ifndef SML_SESSION_CALLER_INTERNAL_H
+#define SML_SESSION_CALLER_INTERNAL_H
+
+#include "session/caller.h"
+
+void sml_caller_set_timer(struct sml_caller *caller, struct sml_call *call, uint64_t key);
+void sml_caller_complete(struct sml_caller *caller, struct sml_call *call);
+void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
+                         enum semel_outcome outcome, enum semel_status status);
+void sml_caller_drop_acks(struct sml_caller *caller);
+
+/* Send the whole call once more, with its old xid. */
+void sml_caller_send_again(struct sml_caller *caller, struct sml_call *call);
+
+#endif

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/* caller_wire.c - the caller's frames: what goes out, by pulling, and what comes in.
+ *
+ * Order of sending: acknowledgements, then cancellations, then bodies and new calls taking turns,
+ * one fragment each, so that a large body never blocks a small call. */
+#include <string.h>
+
+#include "base/check.h"
+#include "session/caller_internal.h"
+
+/* A fragment is cut short to fill the room only if it stays at least this long. */
+#define FRAGMENT_BYTES_MIN 4096
+
+static enum semel_status refuse(const char **out_why, const char *why)
+{
+    *out_why = why;
+    return SEMEL_PROTOCOL;
+}
+
+/* --- what goes out ---------------------------------------------------------------------- */
+
+static size_t pull_acks(struct sml_caller *caller, uint8_t *out, size_t room)
+{
+    size_t used = 0;
+    uint32_t done = 0;
+
+    while (done < caller->ack_count && room - used >= SML_FRAME_BYTES_MAX) {
+        uint32_t count = caller->ack_count - done;
+
+        if (count > SML_ACK_RANGES_MAX)
+            count = SML_ACK_RANGES_MAX;
+        used += sml_encode_ack(out + used, &caller->acks[done], count);
+        for (uint32_t i = 0; i < count; i++)
+            caller->unreleased -= caller->acks[done + i].count;
+        done += count;
+    }
+    memmove(caller->acks, caller->acks + done, (caller->ack_count - done) * sizeof *caller->acks);
+    caller->ack_count -= done;
+    if (caller->ack_count == 0) {
+        caller->ack_bytes = 0;
+        caller->ack_due = SML_NEVER;
+    }
+    return used;
+}
+
+static size_t pull_cancels(struct sml_caller *caller, uint8_t *out, size_t room)
+{
+    struct sml_list *node;
+    size_t used = 0;
+
+    while (room - used >= SML_HEADER_BYTES && (node = sml_list_pop_front(&caller->cancels))) {
+        struct sml_call *call = SML_CONTAINER(node, struct sml_call, cancel_link);
+
+        call->cancel_sent = true;
+        used += sml_encode_plain(out + used, SML_CANCEL, call->xid);
+    }
+    return used;
+}
+
+/* How much of `left` may go into `room` beside `overhead`; 0 (with left > 0): not now. */
+static size_t fragment_bytes(uint64_t left, size_t overhead, size_t room)
+{
+    size_t want = left < SML_FRAGMENT_BYTES ? (size_t)left : SML_FRAGMENT_BYTES;
+
+    if (room < overhead)
+        return 0;
+    if (want <= room - overhead)
+        return want;
+    return room - overhead >= FRAGMENT_BYTES_MIN ? room - overhead : 0;
+}
+
+static uint32_t remaining_ms(const struct sml_call *call, uint64_t now)
+{
+    uint64_t ms = sml_time_ms_until(call->deadline, now);
+
+    return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
+/* After a fragment: to the end of the turn, or done with sending. */
+static void sent_fragment(struct sml_caller *caller, struct sml_call *call)
+{
+    sml_list_remove(&call->link);
+    if (call->body_sent < call->body_bytes) {
+        call->phase = SML_CALL_SENDING;
+        sml_list_push_back(&caller->to_send, &call->link);
+    } else {
+        call->phase = SML_CALL_SENT;
+    }
+}
+
+/* CALL with the body's beginning; 0: no room. */
+static size_t encode_call(struct sml_call *call, uint64_t xid, uint8_t *out, size_t room,
+                          uint64_t now)
+{
+    struct sml_call_frame frame = {
+        .fingerprint = call->fingerprint,
+        .body_bytes = call->body_bytes,
+        .remaining_ms = remaining_ms(call, now),
+        .flags = call->flags,
+        .method = { call->method, call->method_bytes },
+        .content_type = { call->content_type, call->content_type_bytes },
+    };
+    size_t overhead = sml_call_overhead(&frame);
+    size_t bytes = fragment_bytes(call->body_bytes, overhead, room);
+
+    if (room < overhead || (bytes == 0 && call->body_bytes > 0))
+        return 0;
+    frame.fragment = semel_bytes(call->body, bytes);
+    call->body_sent = bytes;
+    return sml_encode_call(out, xid, &frame);
+}
+
+static size_t pull_turn(struct sml_caller *caller, uint8_t *out, size_t room, uint64_t now)
+{
+    struct sml_call *call;
+    size_t used, bytes;
+
+    if (sml_list_empty(&caller->to_send))
+        return 0;
+    call = SML_CONTAINER(caller->to_send.next, struct sml_call, link);
+    if (call->resent) {
+        used = encode_call(call, call->xid, out, room, now);
+        if (used == 0)
+            return 0;
+        call->resent = false;
+    } else {
+        bytes = fragment_bytes(call->body_bytes - call->body_sent, SML_HEADER_BYTES + 8, room);
+        if (bytes == 0)
+            return 0;
+        used = sml_encode_body(out, call->xid, call->body_sent,
+                               semel_bytes((const uint8_t *)call->body + call->body_sent, bytes));
+        call->body_sent += bytes;
+    }
+    sent_fragment(caller, call);
+    return used;
+}
+
+/* May the first queued call have an xid now? */
+static bool may_begin(const struct sml_caller *caller)
+{
+    const struct sml_call *call;
+
+    if (sml_list_empty(&caller->queued) || caller->unreleased >= caller->window ||
+        caller->next >= SML_XID_MAX)
+        return false;
+    call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
+    return call->body_bytes > caller->request_body_bytes ||
+           call->body_bytes <= caller->session_bytes - caller->bytes_out;
+}
+
+/* The first queued call gets its xid and its first frame. Returns bytes; *out_ended: it could not
+ * be sent for good and is done, the next may be tried. */
+static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uint64_t now,
+                       bool *out_ended)
+{
+    struct sml_call *call;
+    size_t used;
+
+    *out_ended = false;
+    if (!may_begin(caller))
+        return 0;
+    call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
+    if (call->body_bytes > caller->request_body_bytes) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_TOO_LARGE);
+        *out_ended = true;
+        return 0;
+    }
+    used = encode_call(call, caller->next, out, room, now);
+    if (used == 0)
+        return 0;
+    if (!sml_table_insert(&caller->by_xid, caller->next, call)) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_NO_MEMORY);
+        *out_ended = true;
+        return 0;
+    }
+    call->xid = caller->next++;
+    call->epoch = caller->epoch;
+    call->ever_sent = true;
+    caller->pending--;
+    caller->unreleased++;
+    caller->bytes_out += call->body_bytes;
+    sml_list_push_back(&caller->order, &call->order);
+    sent_fragment(caller, call);
+    return used;
+}
+
+size_t sml_caller_pull(struct sml_caller *caller, uint8_t *out, size_t room, bool more_calls,
+                       uint64_t now)
+{
+    size_t used = 0, turn, fresh;
+    bool ended;
+
+    if (!sml_caller_wants_write(caller, more_calls, now))
+        return 0;
+    used += pull_acks(caller, out, room);
+    if (caller->ack_count > 0)
+        return used;
+    used += pull_cancels(caller, out + used, room - used);
+    do {
+        turn = pull_turn(caller, out + used, room - used, now);
+        used += turn;
+        fresh = more_calls ? pull_new(caller, out + used, room - used, now, &ended)
+                           : (ended = false, 0);
+        used += fresh;
+    } while (turn + fresh > 0 || ended);
+    return used;
+}
+
+bool sml_caller_wants_write(const struct sml_caller *caller, bool more_calls, uint64_t now)
+{
+    if (!caller->up)
+        return false;
+    if (caller->ack_due <= now || !sml_list_empty(&caller->cancels) ||
+        !sml_list_empty(&caller->to_send))
+        return true;
+    if (!more_calls || sml_list_empty(&caller->queued))
+        return false;
+    /* Owed acknowledgements are what makes room for the queue. */
+    return caller->ack_count > 0 || may_begin(caller);
+}
+
+/* --- connections ------------------------------------------------------------------------ */
+
+enum semel_status sml_caller_grant(struct sml_caller *caller, const struct sml_welcome *welcome)
+{
+    uint32_t window = welcome->window;
+
+    if (window > caller->ack_capacity) {
+        struct sml_ack_range *acks = sml_alloc(caller->mem, window * sizeof *acks);
+
+        if (acks == NULL)
+            return SEMEL_NO_MEMORY;
+        if (caller->ack_count > 0)
+            memcpy(acks, caller->acks, caller->ack_count * sizeof *acks);
+        sml_release(caller->mem, caller->acks);
+        caller->acks = acks;
+        caller->ack_capacity = window;
+    }
+    caller->window = window;
+    caller->request_body_bytes = welcome->body_bytes;
+    caller->session_bytes = welcome->session_bytes;
+    return SEMEL_OK;
+}
+
+uint32_t sml_caller_outstanding(const struct sml_caller *caller)
+{
+    return caller->by_xid.count;
+}
+
+void sml_caller_list(struct sml_caller *caller, struct sml_outstanding *entries)
+{
+    uint32_t count = 0;
+
+    for (struct sml_list *node = caller->order.next; node != &caller->order; node = node->next) {
+        const struct sml_call *call = SML_CONTAINER(node, struct sml_call, order);
+
+        entries[count++] = (struct sml_outstanding){
+            .xid = call->xid, .held = call->reply_held, .fingerprint = call->fingerprint
+        };
+    }
+    SML_ASSERT(count == caller->by_xid.count);
+    caller->listed = true;
+}
+
+void sml_caller_send_again(struct sml_caller *caller, struct sml_call *call)
+{
+    call->phase = SML_CALL_SENDING;
+    call->resent = true;
+    call->body_sent = 0;
+    caller->counters.resent++;
+    sml_list_remove(&call->link);
+    sml_list_push_back(&caller->to_send, &call->link);
+}
+
+/* Go on with the body at `offset`. */
+static void resume_body(struct sml_caller *caller, struct sml_call *call, uint64_t offset)
+{
+    call->body_sent = offset;
+    if (offset < call->body_bytes) {
+        call->phase = SML_CALL_SENDING;
+        sml_list_push_back(&caller->to_send, &call->link);
+    }
+}
+
+enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_listed *listed,
+                                   uint64_t now, const char **out_why)
+{
+    struct sml_call *call = sml_table_find(&caller->by_xid, listed->xid);
+
+    if (call == NULL) {
+        if (listed->xid == 0 || listed->xid >= caller->next)
+            return refuse(out_why, "WELCOME lists a call that was never made");
+        return SEMEL_OK;
+    }
+    if (listed->state == SML_STATE_RECEIVING && listed->offset > call->body_bytes)
+        return refuse(out_why, "WELCOME continues a body beyond its end");
+    if (call->reply_held > 0 && listed->state != SML_STATE_DONE)
+        return refuse(out_why, "WELCOME forgot a reply it had begun");
+    if (call->cancel_wanted) {
+        sml_list_remove(&call->cancel_link);
+        sml_list_push_back(&caller->cancels, &call->cancel_link);
+        return SEMEL_OK;
+    }
+    switch (listed->state) {
+    case SML_STATE_EXPECTED:
+        sml_caller_send_again(caller, call);
+        break;
+    case SML_STATE_RECEIVING:
+        resume_body(caller, call, listed->offset);
+        break;
+    case SML_STATE_RUNNING:
+        caller->counters.reattached++;
+        break;
+    case SML_STATE_DONE:
+        caller->counters.replayed++;
+        break;
+    case SML_STATE_REFUSED:
+        /* The delay it was given may be over, or its BUSY lost: again now. */
+        call->phase = SML_CALL_BUSY;
+        if (call->busy_until <= now)
+            sml_caller_send_again(caller, call);
+        else
+            sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+        break;
+    }
+    return SEMEL_OK;
+}
+
+void sml_caller_up(struct sml_caller *caller)
+{
+    caller->up = true;
+    caller->accepted_reply = false;
+}
+
+void sml_caller_down(struct sml_caller *caller)
+{
+    sml_caller_drop_acks(caller);
+    caller->up = caller->listed = false;
+    for (struct sml_list *node = caller->order.next; node != &caller->order; node = node->next) {
+        struct sml_call *call = SML_CONTAINER(node, struct sml_call, order);
+
+        sml_list_remove(&call->link);
+        sml_list_remove(&call->cancel_link);
+        call->cancel_sent = call->resent = false;
+        if (call->phase == SML_CALL_SENDING)
+            call->phase = SML_CALL_SENT;
+    }
+}
+
+/* --- what comes in ---------------------------------------------------------------------- */
+
+static void complete_with(struct sml_caller *caller, struct sml_call *call,
+                          const struct sml_verdict *verdict)
+{
+    sml_caller_complete(caller, call);
+    call->verdict = *verdict;
+    caller->accepted_reply = true;
+}
+
+/* The reply does not fit one frame: collect it. `reply` holds text, detail, trace, then the body. */
+static bool begin_reply(struct sml_caller *caller, struct sml_call *call,
+                        const struct sml_reply_frame *frame)
+{
+    const struct sml_verdict *v = &frame->verdict;
+    size_t meta = v->text.size + v->detail.size + v->trace.size;
+    uint8_t *at = sml_alloc(caller->mem, meta + (size_t)frame->body_bytes);
+
+    if (at == NULL)
+        return false;
+    call->reply = at;
+    call->reply_meta = meta;
+    call->reply_bytes = frame->body_bytes;
+    call->verdict = *v;
+    call->verdict.text.data = memcpy(at, v->text.data ? v->text.data : "", v->text.size);
+    at += v->text.size;
+    call->verdict.detail.data = memcpy(at, v->detail.data ? v->detail.data : "", v->detail.size);
+    at += v->detail.size;
+    call->verdict.trace.data = memcpy(at, v->trace.data ? v->trace.data : "", v->trace.size);
+    call->verdict.body = semel_bytes(call->reply + meta, (size_t)frame->body_bytes);
+    sml_list_remove(&call->link);
+    call->phase = SML_CALL_REPLYING;
+    return true;
+}
+
+static void add_fragment(struct sml_caller *caller, struct sml_call *call,
+                         struct semel_bytes fragment)
+{
+    struct sml_verdict whole;
+
+    memcpy(call->reply + call->reply_meta + call->reply_held, fragment.data, fragment.size);
+    call->reply_held += fragment.size;
+    if (call->reply_held < call->reply_bytes)
+        return;
+    whole = call->verdict;
+    complete_with(caller, call, &whole);
+}
+
+static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *call,
+                                  const struct sml_reply_frame *frame, const char **out_why)
+{
+    if (frame->offset != call->reply_held)
+        return refuse(out_why, "REPLY does not continue where the reply stood");
+    if (frame->body_bytes > caller->body_bytes)
+        return refuse(out_why, "REPLY is larger than HELLO allowed");
+    if (call->reply == NULL && frame->verdict.body.size == frame->body_bytes) {
+        complete_with(caller, call, &frame->verdict);
+        call->reply_in_place = true;
+        return SEMEL_OK;
+    }
+    if (call->reply == NULL && !begin_reply(caller, call, frame)) {
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_NO_MEMORY);
+        return SEMEL_OK;
+    }
+    if (frame->body_bytes != call->reply_bytes)
+        return refuse(out_why, "REPLY changed its size");
+    add_fragment(caller, call, frame->verdict.body);
+    return SEMEL_OK;
+}
+
+static void on_busy(struct sml_caller *caller, struct sml_call *call, uint32_t delay_ms,
+                    uint64_t now)
+{
+    caller->counters.busy++;
+    if (call->cancel_wanted)
+        return;
+    sml_list_remove(&call->link);
+    call->phase = SML_CALL_BUSY;
+    call->busy_until = sml_time_add(now, delay_ms * SML_MS);
+    sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+}
+
+enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_frame *frame,
+                                   uint64_t now, const char **out_why)
+{
+    struct sml_call *call = sml_table_find(&caller->by_xid, frame->xid);
+
+    if (call == NULL) {
+        if (frame->xid >= caller->next)
+            return refuse(out_why, "answer to a call that was never made");
+        caller->counters.unexpected++;
+        return SEMEL_OK;
+    }
+    switch (frame->type) {
+    case SML_REPLY:
+        return on_reply(caller, call, &frame->u.reply, out_why);
+    case SML_BODY:
+        if (call->phase != SML_CALL_REPLYING)
+            return refuse(out_why, "BODY without its REPLY");
+        if (frame->u.body.offset != call->reply_held ||
+            frame->u.body.fragment.size > call->reply_bytes - call->reply_held)
+            return refuse(out_why, "BODY does not continue its reply");
+        add_fragment(caller, call, frame->u.body.fragment);
+        return SEMEL_OK;
+    case SML_BUSY:
+        if (call->phase == SML_CALL_REPLYING)
+            return refuse(out_why, "BUSY for a call whose reply has begun");
+        on_busy(caller, call, frame->u.busy_delay_ms, now);
+        return SEMEL_OK;
+    default:
+        return refuse(out_why, "frame is not for a caller");
+    }
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* link_internal.h - shared by link.c and link_wire.c only. */
+#ifndef SML_SESSION_LINK_INTERNAL_H
+#define SML_SESSION_LINK_INTERNAL_H
+
+#include "session/link.h"
+
+/* Remember why, cut to fit. */
+void sml_link_note(struct sml_link *link, enum semel_status why, const char *text, size_t bytes);
+
+/* The connection, or the attempt at one, is over; try again when it is time. `fault`: it counts
+ * towards the backoff. */
+void sml_link_retry(struct sml_link *link, bool fault, uint64_t now);
+
+/* Terminal, with the why that was noted: every call ends. */
+void sml_link_fail(struct sml_link *link);
+
+/* Have the shell close; BYE goes first if `bye` is not 0. */
+void sml_link_hang_up(struct sml_link *link, enum sml_bye_code bye);
+
+/* The session is gone by the word of its server. */
+void sml_link_session_lost(struct sml_link *link, uint64_t now);
+
+/* A draining server has nothing of ours left: go elsewhere. */
+void sml_link_leave_if_drained(struct sml_link *link, uint64_t now);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/* Large bodies: fragments, turns, budgets, and going on in the middle after a cut. */
+#include "fixture.h"
+
+#define BIG (700 * 1000)
+
+static int set_up(void **state)
+{
+    struct fixture *f = fixture_new();
+
+    fixture_start(f);
+    fixture_pump(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture_free(*state);
+    return 0;
+}
+
+static char *big_text(char seed)
+{
+    char *text = malloc(BIG + 1);
+
+    for (size_t i = 0; i < BIG; i++)
+        text[i] = (char)('a' + (seed + i * 7) % 23);
+    text[BIG] = '\0';
+    return text;
+}
+
+static void m6_large_bodies_both_ways(void **state)
+{
+    struct fixture *f = *state;
+    char *request = big_text(1), *reply = big_text(2);
+    struct sml_call *call = fixture_submit(f, request);
+    struct sml_incoming *in;
+
+    fixture_pump(f);
+    in = fixture_begin(f);
+    assert_non_null(in);
+    assert_int_equal(in->body_bytes, BIG);
+    assert_memory_equal(in->body, request, BIG);
+    fixture_finish(f, in, SEMEL_VALUE, reply);
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, reply);
+    free(request);
+    free(reply);
+}
+
+/* A small call behind a large one is not kept waiting for the whole of it. */
+static void bodies_take_turns(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t out[4 * SML_FRAME_BYTES_MAX];
+    char *request = big_text(1);
+    size_t size, at = 0, used;
+    struct sml_frame frame;
+    const char *why;
+    bool small = false;
+
+    fixture_submit(f, request);
+    fixture_submit(f, "small");
+    size = sml_link_pull(&f->link, out, sizeof out, f->now);
+    while (at < size) {
+        assert_int_equal(sml_frame_decode(out + at, size - at, SML_PAYLOAD_BYTES_MAX, &frame,
+                                          &used, &why),
+                         SML_DECODED);
+        at += used;
+        small |= frame.type == SML_CALL && frame.xid == 2;
+    }
+    assert_true(small);
+    assert_true(size < BIG);
+    fixture_cut(f);
+    free(request);
+}
+
+/* Give the host only some of what was pulled, then cut. */
+static void a_cut_body_goes_on_where_it_stood(void **state)
+{
+    struct fixture *f = *state;
+    char *request = big_text(3), *reply = big_text(4);
+    struct sml_call *call = fixture_submit(f, request);
+    struct sml_incoming *in;
+    int cuts = 0;
+
+    for (in = NULL; in == NULL; cuts++) {
+        if (!f->connected || f->link.state != SML_LINK_UP) {
+            fixture_pass(f, 20 * SML_MS);
+            in = fixture_begin(f);
+            if (in)
+                break;
+        }
+        f->up.size += sml_link_pull(&f->link, f->up.bytes, 3 * SML_FRAME_BYTES_MAX, f->now);
+        f->up.size = f->up.size * 2 / 3;
+        fixture_to_host(f);
+        in = fixture_begin(f);
+        fixture_cut(f);
+        fixture_pump(f);
+        in = in ? in : fixture_begin(f);
+    }
+    assert_memory_equal(in->body, request, BIG);
+    assert_true(f->link.counters.reconnects >= 1);
+    fixture_finish(f, in, SEMEL_VALUE, reply);
+    for (int i = 0; i < 200 && sml_list_empty(&f->link.caller.done); i++) {
+        if (f->connected && f->link.state == SML_LINK_UP) {
+            f->down.size =
+                sml_peer_pull(&f->peer, f->down.bytes, 2 * SML_FRAME_BYTES_MAX, f->now) * 3 / 4;
+            fixture_to_link(f);
+        }
+        f->now += 20 * SML_MS;
+        fixture_cut(f);
+        for (int k = 0; k < 3 && f->link.state != SML_LINK_UP; k++)
+            fixture_pass(f, SML_SECOND);
+    }
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, reply);
+    free(request);
+    free(reply);
+}
+
+static void bodies_beyond_the_budget_wait_their_turn(void **state)
+{
+    struct fixture *f = *state;
+    char *request = big_text(1);
+    struct sml_call *calls[4];
+
+    for (int i = 0; i < 4; i++)
+        calls[i] = fixture_submit(f, request);
+    fixture_pump(f);
+    assert_int_equal(fixture_callee(f)->hi, 2); /* 2 MiB of budget hold two */
+    for (int i = 0; i < 4; i++) {
+        struct sml_incoming *in = fixture_begin(f);
+
+        assert_non_null(in);
+        fixture_finish(f, in, SEMEL_VALUE, "r");
+        fixture_pump(f);
+        fixture_expect(f, calls[i], SEMEL_VALUE, SEMEL_OK, "r");
+    }
+    free(request);
+}
+
+static void a_body_over_the_servers_limit_is_not_sent(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call;
+    char *huge = malloc((1 << 20) + 2);
+
+    memset(huge, 'h', (1 << 20) + 1);
+    huge[(1 << 20) + 1] = '\0';
+    call = fixture_submit(f, huge);
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_TOO_LARGE, NULL);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    huge[1 << 20] = '\0';
+    call = fixture_submit(f, huge);
+    fixture_pump(f);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, huge);
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, huge);
+    free(huge);
+}
+
+#define FRESH(name, function) { name, function, set_up, tear_down, NULL }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FRESH("M6 partial I/O: bodies of many fragments both ways", m6_large_bodies_both_ways),
+        FRESH("bodies take turns", bodies_take_turns),
+        FRESH("M6 partial I/O: a cut body goes on where it stood",
+              a_cut_body_goes_on_where_it_stood),
+        FRESH("bodies beyond the budget wait", bodies_beyond_the_budget_wait_their_turn),
+        FRESH("a body over the server's limit", a_body_over_the_servers_limit_is_not_sent),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

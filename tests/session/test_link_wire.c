@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* What a link makes of a server's frames: what is final, what is forgiven once. */
+#include "fixture.h"
+
+static int set_up(void **state)
+{
+    struct fixture *f = fixture_new();
+
+    fixture_start(f);
+    fixture_pump(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture_free(*state);
+    return 0;
+}
+
+/* Bytes from the server, whatever the host thinks. */
+static void say(struct fixture *f, const void *bytes, size_t size)
+{
+    memcpy(f->down.bytes, bytes, size);
+    f->down.size = size;
+    fixture_to_link(f);
+    f->down.size = 0;
+}
+
+static void say_bye(struct fixture *f, enum sml_bye_code code)
+{
+    uint8_t bytes[SML_FRAME_BYTES_MAX];
+
+    say(f, bytes, sml_encode_bye(bytes, code, semel_bytes_text("because")));
+}
+
+static void terminal_byes_end_everything(void **state)
+{
+    static const struct {
+        enum sml_bye_code code;
+        enum semel_status status;
+    } rows[] = { { SML_BYE_TAKEN_OVER, SEMEL_TAKEN_OVER }, { SML_BYE_DENIED, SEMEL_DENIED },
+                 { SML_BYE_VERSION, SEMEL_VERSION }, { SML_BYE_PROTOCOL, SEMEL_PROTOCOL },
+                 { SML_BYE_FALSE_RETRY, SEMEL_FALSE_RETRY } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct fixture *f = fixture_new();
+        struct sml_call *sent, *queued, late = { .method = "m", .method_bytes = 1 };
+
+        f->link_options.window = 1;
+        fixture_start(f);
+        fixture_pump(f);
+        sent = fixture_submit(f, "a");
+        sent->flags = SML_CALL_RERUN_OK; /* nothing is resubmitted */
+        queued = fixture_submit(f, "b");
+        fixture_pump(f);
+        say_bye(f, rows[i].code);
+        assert_int_equal(f->link.state, SML_LINK_FAILED);
+        fixture_expect(f, sent, SEMEL_UNKNOWN, rows[i].status, NULL);
+        fixture_expect(f, queued, SEMEL_NOT_EXECUTED, rows[i].status, NULL);
+        assert_int_equal(sml_link_submit(&f->link, &late, f->now), rows[i].status);
+        assert_string_equal(f->link.why_text, "because");
+        fixture_pass(f, 100 * SML_SECOND);
+        assert_int_equal(f->connects, 1); /* no endless loop */
+        fixture_free(f);
+    }
+}
+
+static void retry_later_and_shutdown_are_waited_out(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "a");
+
+    fixture_pump(f);
+    say_bye(f, SML_BYE_SHUTDOWN);
+    assert_int_equal(f->link.state, SML_LINK_WAITING);
+    fixture_pump(f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+}
+
+static void m7_garbage_is_forgiven_once(void **state)
+{
+    struct fixture *f = *state;
+
+    say(f, "HTTP/1.1 400 Bad Request\r\n\r\n", 28);
+    assert_int_equal(f->link.state, SML_LINK_WAITING);
+    fixture_pump(f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    say(f, "HTTP/1.1 400 Bad Request\r\n\r\n", 28);
+    assert_int_equal(f->link.state, SML_LINK_FAILED);
+    assert_int_equal(f->link.why, SEMEL_PROTOCOL);
+}
+
+static void m7_an_accepted_reply_makes_good(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 4; i++) {
+        struct sml_call *call;
+
+        say(f, "HTTP/1.1 400 Bad Request\r\n\r\n", 28);
+        fixture_pass(f, SML_SECOND);
+        call = fixture_submit(f, "a");
+        fixture_pump(f);
+        fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+        fixture_pump(f);
+        fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+    }
+    assert_int_equal(f->link.state, SML_LINK_UP);
+}
+
+static void m7_frames_in_the_wrong_state_are_final(void **state)
+{
+    uint8_t bytes[SML_FRAME_BYTES_MAX];
+    struct sml_welcome welcome = { .version = 1, .window = 1, .body_bytes = 1,
+                                   .session_bytes = 1 };
+    struct sml_call_frame call = { .method = { "m", 1 } };
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct fixture *f = fixture_new();
+        struct sml_reply_frame reply = { .verdict = { .outcome = SEMEL_VALUE } };
+
+        fixture_start(f);
+        fixture_pump(f);
+        if (i == 0)
+            say(f, bytes, sml_encode_welcome(bytes, &welcome));
+        else if (i == 1)
+            say(f, bytes, sml_encode_call(bytes, 1, &call));
+        else if (i == 2)
+            say(f, bytes, sml_encode_reply(bytes, 77, &reply)); /* never made */
+        else if (i == 3)
+            say(f, bytes, sml_encode_busy(bytes, 1, 20));
+        else
+            say(f, bytes, sml_encode_body(bytes, 5, 0, semel_bytes_text("x")));
+        assert_int_equal(f->link.state, SML_LINK_FAILED);
+        assert_int_equal(f->link.counters.protocol_errors, 1);
+        /* The server is told why before the connection closes. */
+        assert_true(sml_link_wants_write(&f->link, f->now));
+        fixture_free(f);
+    }
+}
+
+static void m8_late_replies_are_ignored_and_counted(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "a");
+    uint8_t bytes[SML_FRAME_BYTES_MAX];
+    struct sml_reply_frame reply = { .verdict = { .outcome = SEMEL_VALUE } };
+    size_t size = sml_encode_reply(bytes, 1, &reply);
+
+    fixture_pump(f);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+    fixture_pump(f);
+    say(f, bytes, size);
+    say(f, bytes, size);
+    assert_int_equal(f->link.caller.counters.unexpected, 2);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+    assert_null(sml_caller_next_done(&f->link.caller));
+}
+
+static void draining_holds_new_calls_back(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *running = fixture_submit(f, "a"), *held;
+    struct sml_incoming *in;
+
+    fixture_pump(f);
+    in = fixture_begin(f);
+    f->host.draining = true;
+    sml_peer_drain(&f->peer, 1000);
+    fixture_pump(f);
+    held = fixture_submit(f, "b");
+    fixture_pump(f);
+    assert_null(fixture_begin(f));
+    fixture_finish(f, in, SEMEL_VALUE, "ra");
+    fixture_pump(f);
+    fixture_expect(f, running, SEMEL_VALUE, SEMEL_OK, "ra");
+    /* Nothing is left there: the link ends its session and looks for another server. */
+    fixture_pass(f, 25 * SML_MS);
+    assert_int_equal(f->host.session_count, 0);
+    f->host.draining = false;
+    fixture_pass(f, SML_SECOND);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "rb");
+    fixture_pump(f);
+    fixture_expect(f, held, SEMEL_VALUE, SEMEL_OK, "rb");
+}
+
+#define FRESH(name, function) { name, function, set_up, tear_down, NULL }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ROW("terminal BYEs end everything", terminal_byes_end_everything),
+        FRESH("RETRY_LATER and SHUTDOWN are waited out", retry_later_and_shutdown_are_waited_out),
+        FRESH("M7 bad input: garbage is forgiven once", m7_garbage_is_forgiven_once),
+        FRESH("M7 bad input: an accepted reply makes good", m7_an_accepted_reply_makes_good),
+        ROW("M7 bad input: frames in the wrong state are final",
+            m7_frames_in_the_wrong_state_are_final),
+        FRESH("M8 id table: late and repeated replies are ignored and counted",
+              m8_late_replies_are_ignored_and_counted),
+        FRESH("draining holds new calls back", draining_holds_new_calls_back),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
