@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* process.h - is this still the process that made the handle?
+ *
+ * After a fork the child has a copy of every handle, none of the library's threads, and the
+ * parent's connections: each public function must refuse there. The mark is a page that the
+ * kernel wipes in a forked child, so that the check is one load; where such a page is not to be
+ * had the process id is compared, which costs a system call. */
+#ifndef SML_OS_PROCESS_H
+#define SML_OS_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct sml_origin {
+    const volatile uint32_t *mark; /* NULL: compare ids */
+    int32_t pid;
+};
+
+/* Cannot fail. */
+void sml_origin_init(struct sml_origin *origin);
+/* In the parent or in a child; once or more often. */
+void sml_origin_fini(struct sml_origin *origin);
+
+bool sml_origin_same_pid(const struct sml_origin *origin);
+
+/* False in a process forked after sml_origin_init. Any thread, signal-safe. */
+static inline bool sml_origin_is_mine(const struct sml_origin *origin)
+{
+    if (SML_LIKELY(origin->mark != NULL))
+        return *origin->mark != 0;
+    return sml_origin_same_pid(origin);
+}
+
+#endif
