@@ -264,7 +264,7 @@ static void stream_shutdown(struct sml_channel *channel)
 }
 
 /* A dead end takes the place of the writing descriptor: the number stays ours, writes to it are
- * BROKEN, and the peer of a pipe sees the end. Without descriptors for it the end comes at close. */
+ * BROKEN, and the peer of a pipe sees the end. Without a descriptor for it, only at close. */
 static void stream_shutdown_write(struct sml_channel *channel)
 {
     int dead_end[2];

@@ -39,6 +39,8 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
     const struct sml_call_frame *call = &frame->u.call;
     struct sml_incoming *old = find(callee, frame->xid), *in;
 
+    if (call->key.size > 0)
+        return refuse(out_why, "CALL has a key, which was not agreed on");
     if (call->body_bytes > callee->limits.body_bytes)
         return refuse(out_why, "CALL's body is larger than WELCOME allowed");
     if (call->body_bytes > callee->limits.session_bytes - callee->bytes_in)

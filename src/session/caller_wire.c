@@ -357,7 +357,7 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
     caller->accepted_reply = true;
 }
 
-/* The reply does not fit one frame: collect it. `reply` holds text, detail, trace, then the body. */
+/* The reply does not fit one frame: collect it. `reply` holds text, detail, trace, the body. */
 static bool begin_reply(struct sml_caller *caller, struct sml_call *call,
                         const struct sml_reply_frame *frame)
 {

@@ -9,6 +9,7 @@
 #include "io/connect.h"
 #include "io/listener.h"
 #include "io/pair.h"
+#include "os/clock.h"
 
 static void allocate(struct ends *out)
 {

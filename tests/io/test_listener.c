@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,6 +17,8 @@
 #include "os/thread.h"
 
 static int accept_error; /* what accept4 says, once */
+static void (*while_locking)(const char *lock_path); /* runs before the next flock */
+static void (*while_probing)(void);                  /* runs before the next connect */
 
 int __real_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags);
 int __wrap_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags);
@@ -28,6 +31,40 @@ int __wrap_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags)
         return -1;
     }
     return __real_accept4(fd, peer, size, flags);
+}
+
+int __real_connect(int fd, const struct sockaddr *where, socklen_t size);
+int __wrap_connect(int fd, const struct sockaddr *where, socklen_t size);
+int __real_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation);
+
+int __wrap_connect(int fd, const struct sockaddr *where, socklen_t size)
+{
+    void (*run)(void) = while_probing;
+
+    if (run) {
+        while_probing = NULL;
+        run();
+    }
+    return __real_connect(fd, where, size);
+}
+
+int __wrap_flock(int fd, int operation)
+{
+    void (*run)(const char *) = while_locking;
+
+    if (run) {
+        char name[32], path[200];
+        ssize_t n;
+
+        while_locking = NULL;
+        (void)snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+        n = readlink(name, path, sizeof(path) - 1);
+        assert_true(n > 0);
+        path[n] = '\0';
+        run(path);
+    }
+    return __real_flock(fd, operation);
 }
 
 static char directory[64];
@@ -166,6 +203,54 @@ static void other_files_are_left_alone(void **state)
     assert_true(reachable(&address));
     (void)close(fd);
     (void)unlink(address.path);
+}
+
+static struct sml_listener rival;
+static enum semel_status rival_status;
+
+static void rival_opens(void)
+{
+    rival_status = sml_listener_open(&rival, &address, false, NULL);
+}
+
+/* Between our probe of a dead server's file and its removal another server tries the same. */
+static void rival_cannot_take_over_while_probing(void **state)
+{
+    struct sml_listener listener;
+
+    (void)state;
+    (void)close(foreign_socket(SOCK_STREAM, true));
+    while_probing = rival_opens;
+    assert_int_equal(sml_listener_open(&listener, &address, false, NULL), SEMEL_OK);
+    assert_null(while_probing);
+    assert_int_equal(rival_status, SEMEL_ADDRESS_IN_USE);
+    sml_listener_close(&listener);
+    assert_int_equal(kit_entries(directory), 0);
+}
+
+static int rival_lock;
+
+static void rival_replaces_lock(const char *path)
+{
+    (void)unlink(path);
+    rival_lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(__real_flock(rival_lock, LOCK_EX | LOCK_NB), 0);
+}
+
+/* We opened the lock file of a server that is just leaving, and another one has come: the lock
+ * that we then get is on a file that nobody looks at any more. */
+static void stale_lock_file_is_noticed(void **state)
+{
+    struct sml_listener listener;
+
+    (void)state;
+    while_locking = rival_replaces_lock;
+    assert_int_equal(sml_listener_open(&listener, &address, false, NULL), SEMEL_ADDRESS_IN_USE);
+    assert_null(while_locking);
+    (void)close(rival_lock);
+    assert_int_equal(sml_listener_open(&listener, &address, false, NULL), SEMEL_OK);
+    sml_listener_close(&listener);
+    assert_int_equal(kit_entries(directory), 0);
 }
 
 #define RIVALS 4
@@ -416,6 +501,9 @@ int main(void)
         { "foreign server is respected", foreign_server_is_respected, NULL, NULL, NULL },
         { "dead server's file is replaced", dead_servers_file_is_replaced, NULL, NULL, NULL },
         { "other files are left alone", other_files_are_left_alone, NULL, NULL, NULL },
+        { "rival cannot take over while probing", rival_cannot_take_over_while_probing, NULL,
+          NULL, NULL },
+        { "stale lock file is noticed", stale_lock_file_is_noticed, NULL, NULL, NULL },
         { "one of several servers wins", one_of_several_servers_wins, NULL, NULL, NULL },
         { "tcp port is chosen and told", tcp_port_is_chosen_and_told, NULL, NULL, NULL },
         { "beyond loopback must be asked for", beyond_loopback_must_be_asked_for, NULL, NULL,
