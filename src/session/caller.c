@@ -162,6 +162,11 @@ void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
     sml_release(caller->mem, call->reply);
     call->reply = NULL;
     call->reply_in_place = false;
+    if (call->rerun && outcome == SEMEL_NOT_EXECUTED) {
+        outcome = SEMEL_UNKNOWN;
+        if (status == SEMEL_EXPIRED)
+            status = SEMEL_DEADLINE;
+    }
     call->verdict = (struct sml_verdict){ .outcome = outcome, .status = status };
     release_xid(caller, call, 0, 0);
 }
@@ -265,6 +270,7 @@ static void requeue(struct sml_caller *caller, struct sml_call *call)
     sml_release(caller->mem, call->reply);
     call->reply = NULL;
     call->xid = 0;
+    call->rerun = true;
     call->body_sent = call->reply_held = call->reply_bytes = 0;
     call->resent = false;
     call->phase = SML_CALL_QUEUED;

@@ -55,6 +55,7 @@ struct sml_call {
     bool cancel_wanted; /* a CANCEL is to be encoded */
     bool cancel_sent;
     bool cancelled_by_user;
+    bool rerun;  /* an earlier session may have run it: it can no more end as not executed */
     bool resent; /* this connection sends it again from the start */
     uint32_t epoch; /* the session its xid belongs to */
     uint64_t xid;

@@ -354,6 +354,8 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
 {
     sml_caller_complete(caller, call);
     call->verdict = *verdict;
+    if (call->rerun && verdict->outcome == SEMEL_NOT_EXECUTED)
+        call->verdict.outcome = SEMEL_UNKNOWN;
     caller->accepted_reply = true;
 }
 
