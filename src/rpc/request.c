@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: MIT */
+/* request.c - a call as its handler sees it, and how it is finished, exactly once.
+ *
+ * Life. A record is filled by the leader when its call is complete, waits in the run queue, and
+ * belongs to its handler from then on. Finishing it gives its verdict to the session's machine and
+ * lets the machine's record go; the request's own memory lives until its handler has returned, so
+ * that finishing twice is an error and not a crash. A taken request has two parties, the handler
+ * and whoever finishes it; the later one frees it.
+ *
+ * Writing. A handler that runs on the leader leaves the reply to the leader, which writes all
+ * replies of a round together; else the finishing thread takes the connection's pen. */
+#include "rpc/server_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <semel/request.h>
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+const char *semel_request_method(const struct semel_request *request)
+{
+    return request->in ? request->in->method : "";
+}
+
+struct semel_bytes semel_request_body(const struct semel_request *request)
+{
+    if (request->in == NULL)
+        return semel_bytes(NULL, 0);
+    return semel_bytes(request->in->body, (size_t)request->in->body_bytes);
+}
+
+const char *semel_request_content_type(const struct semel_request *request)
+{
+    return request->in ? request->in->content_type : "";
+}
+
+const struct semel_peer *semel_request_peer(const struct semel_request *request)
+{
+    static const struct semel_peer nobody = { "", false, 0, 0 };
+
+    return request->in ? &request->info->peer : &nobody;
+}
+
+uint64_t semel_request_call(const struct semel_request *request)
+{
+    return request->in ? request->in->xid : 0;
+}
+
+struct semel_key semel_request_key(const struct semel_request *request)
+{
+    uint8_t name[sizeof(struct sml_session_id) + 8], hash[32];
+    struct semel_key key = { { 0 } };
+    uint64_t xid = semel_request_call(request);
+
+    if (request->in == NULL)
+        return key;
+    memcpy(name, request->served->session->id.bytes, sizeof(struct sml_session_id));
+    for (int i = 0; i < 8; i++)
+        name[sizeof(struct sml_session_id) + i] = (uint8_t)(xid >> 8 * i);
+    sml_sha256(name, sizeof name, hash);
+    memcpy(key.bytes, hash, sizeof key.bytes);
+    return key;
+}
+
+bool semel_request_cancelled(const struct semel_request *request)
+{
+    return request->in && atomic_load_explicit(&request->in->cancelled, memory_order_relaxed);
+}
+
+bool semel_request_caller_left(const struct semel_request *request)
+{
+    return request->in && atomic_load_explicit(&request->in->gone, memory_order_relaxed);
+}
+
+int64_t semel_request_remaining_ms(const struct semel_request *request)
+{
+    if (request->in == NULL)
+        return 0;
+    return (int64_t)sml_time_ms_until(request->in->deadline, sml_clock_now());
+}
+
+/* --- cancel callbacks ------------------------------------------------------------------------ */
+
+/* Is this thread inside the request's callback? */
+static bool tells_itself(const struct semel_request *request)
+{
+    struct semel_server *server = request->server;
+    bool inside;
+
+    if (!request->watched)
+        return false;
+    sml_mutex_lock(&server->queue_lock);
+    inside = request->telling.value == sml_thread_self().value;
+    sml_mutex_unlock(&server->queue_lock);
+    return inside;
+}
+
+/* No callback begins after this, and none is running (on another thread). */
+static void forget_callback(struct semel_request *request)
+{
+    struct semel_server *server = request->server;
+
+    sml_mutex_lock(&server->queue_lock);
+    request->cancel_fn = NULL;
+    sml_list_remove(&request->cancel_link);
+    while (request->telling.value != 0 && request->telling.value != sml_thread_self().value)
+        sml_cond_wait(&server->changed, &server->queue_lock);
+    sml_mutex_unlock(&server->queue_lock);
+}
+
+void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn fn, void *user)
+{
+    struct semel_server *server = request->server;
+    bool now;
+
+    if (request->in == NULL)
+        return;
+    request->watched = true;
+    if (fn == NULL) {
+        forget_callback(request);
+        return;
+    }
+    sml_mutex_lock(&server->queue_lock);
+    request->cancel_fn = fn;
+    request->cancel_user = user;
+    now = !request->told && semel_request_cancelled(request);
+    if (now) {
+        request->told = true;
+        request->telling = sml_thread_self();
+        sml_list_remove(&request->cancel_link);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    if (!now)
+        return;
+    fn(request, user);
+    sml_mutex_lock(&server->queue_lock);
+    request->telling.value = 0;
+    sml_mutex_unlock(&server->queue_lock);
+}
+
+/* --- finishing ------------------------------------------------------------------------------- */
+
+/* The parts of a verdict, still the caller's. */
+struct parts {
+    enum semel_outcome outcome;
+    enum semel_status status;
+    int code;
+    struct semel_bytes body, text, detail, trace;
+};
+
+static uint8_t *put(uint8_t *at, struct semel_bytes *out_view, struct semel_bytes part)
+{
+    if (part.size == 0)
+        return at;
+    memcpy(at, part.data, part.size);
+    *out_view = semel_bytes(at, part.size);
+    return at + part.size;
+}
+
+/* Copy the parts into the machine's memory. */
+static uint8_t *pack(struct sml_callee *callee, const struct parts *parts,
+                     struct sml_verdict *out_verdict)
+{
+    size_t bytes = parts->body.size + parts->text.size + parts->detail.size + parts->trace.size;
+    uint8_t *reply = sml_callee_reply_alloc(callee, bytes), *at = reply;
+
+    if (reply == NULL)
+        return NULL;
+    memset(out_verdict, 0, sizeof *out_verdict);
+    out_verdict->outcome = parts->outcome;
+    out_verdict->status = parts->status;
+    out_verdict->code = (int32_t)parts->code;
+    at = put(at, &out_verdict->body, parts->body);
+    at = put(at, &out_verdict->text, parts->text);
+    at = put(at, &out_verdict->detail, parts->detail);
+    put(at, &out_verdict->trace, parts->trace);
+    return reply;
+}
+
+/* A taken request is out of its handler's hands: it is counted here, and freed by the later one. */
+static void part_with(struct semel_request *request)
+{
+    struct semel_server *server = request->server;
+    struct sml_worker *worker;
+    bool spawn;
+
+    sml_mutex_lock(&server->queue_lock);
+    worker = sml_server_kick_after_locked(server, request, &spawn);
+    sml_mutex_unlock(&server->queue_lock);
+    if (worker || spawn)
+        sml_server_rouse(server, worker, spawn);
+    if (atomic_fetch_sub(&request->parties, 1) == 1)
+        free(request);
+}
+
+/* Stripe held, released on return. */
+static void give_verdict(struct semel_request *request, const struct sml_verdict *verdict,
+                         uint8_t *reply)
+{
+    struct sml_served *served = request->served;
+    struct sml_worker *self = sml_worker_self();
+    struct sml_callee *callee = &served->session->callee;
+    struct sml_conn *conn = served->conn;
+    bool inlined = self && self->inlining && self->server == request->server;
+    bool done;
+
+    (void)sml_callee_finish(callee, request->in, verdict, reply);
+    request->in = NULL;
+    request->finished = true;
+    sml_info_unref(request->info);
+    done = sml_served_done(served);
+    if (conn && sml_peer_wants_write(&conn->peer) && !(inlined && conn->touched))
+        sml_conn_write(conn, callee->held > 0);
+    else
+        sml_mutex_unlock(served->lock);
+    if (done)
+        sml_served_free(served);
+}
+
+static enum semel_status finish(struct semel_request *request, const struct parts *parts)
+{
+    struct sml_served *served = request->served;
+    struct sml_verdict verdict;
+    uint8_t *reply;
+    bool taken = request->taken;
+
+    if (request->in == NULL)
+        return SEMEL_ALREADY;
+    if (parts->body.size > request->server->body_bytes)
+        return SEMEL_TOO_LARGE;
+    reply = pack(&served->session->callee, parts, &verdict);
+    if (reply == NULL)
+        return SEMEL_NO_MEMORY;
+    if (tells_itself(request)) {
+        sml_release(&sml_mem_libc, reply);
+        return SEMEL_WOULD_DEADLOCK;
+    }
+    sml_mutex_lock(served->lock);
+    if (parts->body.size > served->session->callee.reply_body_bytes) {
+        sml_mutex_unlock(served->lock);
+        sml_release(&sml_mem_libc, reply);
+        return SEMEL_TOO_LARGE;
+    }
+    if (request->watched) {
+        sml_mutex_unlock(served->lock);
+        forget_callback(request);
+        sml_mutex_lock(served->lock);
+    }
+    give_verdict(request, &verdict, reply);
+    if (taken)
+        part_with(request);
+    return SEMEL_OK;
+}
+
+enum semel_status semel_request_reply(struct semel_request *request, const void *data, size_t size)
+{
+    struct parts parts = { .outcome = SEMEL_VALUE, .status = SEMEL_OK };
+
+    parts.body = semel_bytes(data, size);
+    return finish(request, &parts);
+}
+
+/* At most `max` bytes, never in the middle of a UTF-8 sequence. */
+static struct semel_bytes cut(const char *text, size_t max)
+{
+    size_t size = text ? strnlen(text, max + 1) : 0;
+
+    if (size > max)
+        for (size = max; size > 0 && ((uint8_t)text[size] & 0xc0) == 0x80; size--)
+            continue;
+    return semel_bytes(text, size);
+}
+
+enum semel_status semel_request_fail_with(struct semel_request *request, int code,
+                                          const char *text, struct semel_bytes detail,
+                                          const char *trace)
+{
+    struct parts parts = { .outcome = SEMEL_FAILURE, .status = SEMEL_FAILED, .code = code };
+
+    if (request->in == NULL)
+        return SEMEL_ALREADY;
+    if (detail.size > SEMEL_DETAIL_BYTES)
+        return SEMEL_TOO_LARGE;
+    parts.text = cut(text, SEMEL_TEXT_BYTES);
+    parts.detail = detail;
+    parts.trace = cut(trace, SEMEL_TRACE_BYTES);
+    return finish(request, &parts);
+}
+
+enum semel_status semel_request_fail(struct semel_request *request, int code, const char *text)
+{
+    return semel_request_fail_with(request, code, text, semel_bytes(NULL, 0), NULL);
+}
+
+/* --- not finishing ---------------------------------------------------------------------------- */
+
+void semel_request_take(struct semel_request *request)
+{
+    if (request->taken || request->runner == NULL || request->in == NULL)
+        return;
+    request->taken = true;
+    atomic_store(&request->parties, 2);
+    request->runner->took = true;
+    request->runner = NULL;
+}
+
+/* Always finishes, if need be without words. */
+static void finish_unknown(struct semel_request *request, enum semel_status status,
+                           const char *why)
+{
+    struct sml_served *served = request->served;
+    struct parts parts = { .outcome = SEMEL_UNKNOWN, .status = status };
+    struct sml_verdict verdict = { .outcome = SEMEL_UNKNOWN, .status = status };
+    bool taken = request->taken;
+    struct sml_words words;
+    uint8_t *reply;
+
+    if (request->in == NULL)
+        return;
+    if (tells_itself(request))
+        return;
+    if (request->watched)
+        forget_callback(request);
+    sml_request_words(request, why, &words);
+    sml_server_log(request->server, SEMEL_LOG_WARNING, "%s", words.text);
+    parts.text = cut(words.text, SEMEL_TEXT_BYTES);
+    reply = pack(&served->session->callee, &parts, &verdict);
+    sml_mutex_lock(served->lock);
+    give_verdict(request, &verdict, reply);
+    if (taken)
+        part_with(request);
+}
+
+void sml_request_abandoned(struct semel_request *request)
+{
+    finish_unknown(request, SEMEL_DROPPED, "its handler returned without finishing it");
+}
+
+void semel_request_drop(struct semel_request *request)
+{
+    finish_unknown(request, SEMEL_DROPPED, "its handler dropped it");
+}
+
+void semel_request_died(struct semel_request *request, const char *text)
+{
+    finish_unknown(request, SEMEL_HANDLER_DIED, text ? text : "what ran its handler died");
+}

@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: MIT */
+/* server.c - a server's life: create, export, listen, start, drain, stop, wait, destroy.
+ *
+ * NEW -> SERVING -> STOPPED. Everything that touches connections is done by the leader; the
+ * functions here leave a word for it. A server that was never started goes to STOPPED at once. */
+#include "rpc/server_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/pair.h"
+
+/* --- options --------------------------------------------------------------------------------- */
+
+static void set32(uint32_t *value, uint32_t fallback)
+{
+    if (*value == 0)
+        *value = fallback;
+}
+
+static void set_ms(int64_t *value, int64_t fallback)
+{
+    if (*value == 0)
+        *value = fallback;
+}
+
+static void set64(uint64_t *value, uint64_t fallback)
+{
+    if (*value == 0)
+        *value = fallback;
+}
+
+static void fill_defaults(struct semel_server_options *o)
+{
+    unsigned cores = sml_thread_cores();
+
+    set32(&o->workers, cores < SEMEL_WORKERS_MIN ? SEMEL_WORKERS_MIN : cores);
+    if (!o->backlog_none)
+        set32(&o->backlog, SEMEL_BACKLOG_CALLS);
+    set32(&o->window_calls, SEMEL_WINDOW_CALLS);
+    set64(&o->body_bytes, SEMEL_BODY_BYTES);
+    set64(&o->session_bytes,
+          o->body_bytes > SEMEL_SESSION_BYTES ? o->body_bytes : SEMEL_SESSION_BYTES);
+    set_ms(&o->handshake_ms, SEMEL_HANDSHAKE_MS);
+    set_ms(&o->idle_session_ms, SEMEL_IDLE_SESSION_MS);
+    set_ms(&o->heartbeat_ms, SEMEL_HEARTBEAT_MS);
+    set_ms(&o->busy_ms, SEMEL_BUSY_MS);
+    set32(&o->sessions, SEMEL_SESSIONS);
+    set32(&o->connections, SEMEL_CONNECTIONS);
+}
+
+static bool is_span(int64_t ms)
+{
+    return ms >= 1 && ms <= INT32_MAX;
+}
+
+static bool is_valid(const struct semel_server_options *o)
+{
+    return !o->no_workers && o->workers <= 4096 && !(o->backlog_none && o->backlog > 0) &&
+           o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->body_bytes <= SEMEL_BODY_BYTES_MAX &&
+           o->session_bytes >= o->body_bytes && is_span(o->handshake_ms) &&
+           is_span(o->idle_session_ms) && (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) &&
+           is_span(o->busy_ms);
+}
+
+/* --- creation and release ---------------------------------------------------------------------- */
+
+static void init_lists(struct semel_server *server)
+{
+    struct sml_list *const heads[] = {
+        &server->served,      &server->places,     &server->conns,       &server->touched,
+        &server->batch,       &server->doomed,     &server->stash,       &server->short_queue,
+        &server->long_queue,  &server->left,       &server->all_workers, &server->idle,
+        &server->posted,      &server->newcomers,  &server->to_tell,     &server->free_requests,
+    };
+
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        sml_list_init(heads[i]);
+    sml_heap_init(&server->conn_timers);
+    sml_heap_init(&server->session_timers);
+}
+
+static void init_locks(struct semel_server *server)
+{
+    sml_mutex_init(&server->host_lock);
+    for (int i = 0; i < SML_STRIPES; i++)
+        sml_mutex_init(&server->stripes[i]);
+    sml_mutex_init(&server->fresh_lock);
+    sml_mutex_init(&server->pool_lock);
+    sml_mutex_init(&server->queue_lock);
+    sml_cond_init(&server->changed);
+}
+
+static void fini_locks(struct semel_server *server)
+{
+    sml_mutex_fini(&server->host_lock);
+    for (int i = 0; i < SML_STRIPES; i++)
+        sml_mutex_fini(&server->stripes[i]);
+    sml_mutex_fini(&server->fresh_lock);
+    sml_mutex_fini(&server->pool_lock);
+    sml_mutex_fini(&server->queue_lock);
+    sml_cond_fini(&server->changed);
+}
+
+static void init_host(struct semel_server *server)
+{
+    const struct semel_server_options *o = &server->options;
+    struct sml_entropy entropy = sml_random_entropy(&server->random);
+    bool beats = o->heartbeat_ms > 0;
+    struct sml_host_options host = {
+        .limits = { o->window_calls, o->body_bytes, o->session_bytes },
+        .sessions_max = o->sessions,
+        .idle = (uint64_t)o->idle_session_ms * SML_MS,
+        .handshake = (uint64_t)o->handshake_ms * SML_MS,
+        .silence = beats ? 4 * (uint64_t)o->heartbeat_ms * SML_MS : SML_NEVER,
+        .heartbeat_ms = beats ? (uint32_t)o->heartbeat_ms : 0,
+    };
+
+    sml_host_init(&server->host, &sml_mem_libc, &entropy, &host);
+}
+
+static enum semel_status open_system(struct semel_server *server)
+{
+    enum semel_status status;
+
+    server->read_buffer = malloc(SML_READ_BYTES);
+    if (server->read_buffer == NULL)
+        return SEMEL_NO_MEMORY;
+    status = sml_random_init(&server->random);
+    if (status == SEMEL_OK)
+        status = sml_epoll_open(&server->epoll);
+    if (status == SEMEL_OK)
+        status = sml_wake_open(&server->wake);
+    if (status == SEMEL_OK)
+        status = sml_epoll_add(&server->epoll, server->wake.fd, SML_POLL_IN, sml_wake_tag());
+    return status;
+}
+
+static void close_system(struct semel_server *server)
+{
+    sml_wake_close(&server->wake);
+    sml_epoll_close(&server->epoll);
+    sml_random_fini(&server->random);
+    free(server->read_buffer);
+}
+
+enum semel_status semel_server_create(struct semel_server **out_server,
+                                      const struct semel_server_options *options)
+{
+    struct semel_server *server;
+    enum semel_status status;
+
+    if (out_server == NULL)
+        return SEMEL_INVALID;
+    server = calloc(1, sizeof *server);
+    if (server == NULL)
+        return SEMEL_NO_MEMORY;
+    if (options)
+        server->options = *options;
+    fill_defaults(&server->options);
+    server->workers = server->options.workers;
+    server->backlog = server->options.backlog;
+    server->busy_ms = (uint32_t)server->options.busy_ms;
+    server->body_bytes = server->options.body_bytes;
+    server->epoll.fd = server->wake.fd = -1;
+    server->goodbye_until = server->pauses_end = SML_NEVER;
+    atomic_store(&server->drain_until, SML_NEVER);
+    status = is_valid(&server->options) ? open_system(server) : SEMEL_INVALID;
+    if (status != SEMEL_OK) {
+        close_system(server);
+        free(server);
+        return status;
+    }
+    sml_origin_init(&server->origin);
+    init_lists(server);
+    init_locks(server);
+    init_host(server);
+    *out_server = server;
+    return SEMEL_OK;
+}
+
+static void free_requests(struct sml_list *list)
+{
+    struct sml_list *node;
+
+    while ((node = sml_list_pop_front(list)) != NULL)
+        free(SML_CONTAINER(node, struct semel_request, link));
+}
+
+static void free_methods(struct semel_server *server)
+{
+    for (int i = 0; i < SML_METHOD_BUCKETS; i++) {
+        struct sml_method *method = atomic_load(&server->methods[i]);
+
+        while (method) {
+            struct sml_method *next = method->next;
+
+            free(method);
+            method = next;
+        }
+    }
+}
+
+/* Nothing runs, nobody else is inside. */
+static void release(struct semel_server *server)
+{
+    struct sml_list *node;
+
+    while ((node = sml_list_pop_front(&server->newcomers)) != NULL)
+        sml_conn_discard(SML_CONTAINER(node, struct sml_conn, all));
+    sml_server_close_places(server);
+    free_requests(&server->stash);
+    free_requests(&server->free_requests);
+    free_methods(server);
+    while (server->pool_count > 0)
+        free(server->pool[--server->pool_count]);
+    sml_host_fini(&server->host);
+    fini_locks(server);
+    close_system(server);
+    sml_origin_fini(&server->origin);
+    free(server);
+}
+
+/* --- exporting and listening ------------------------------------------------------------------- */
+
+static struct sml_method *new_method(const char *name, size_t bytes, semel_handler_fn handler,
+                                     void *user, const struct semel_method_options *options)
+{
+    struct sml_method *method = calloc(1, sizeof *method + bytes + 1);
+
+    if (method == NULL)
+        return NULL;
+    method->name = memcpy(method + 1, name, bytes + 1);
+    method->name_bytes = (uint8_t)bytes;
+    method->handler = handler;
+    method->user = user;
+    sml_list_init(&method->parked);
+    if (options) {
+        method->kind = options->kind;
+        method->limit = options->limit;
+        method->max_run = (uint64_t)options->max_run_ms * SML_MS;
+    }
+    return method;
+}
+
+static bool may_export(const char *name, size_t bytes, const struct semel_method_options *options)
+{
+    if (bytes == 0 || bytes > SEMEL_METHOD_BYTES || strncmp(name, "semel.", 6) == 0)
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return false; /* no frame can carry it */
+    return options == NULL ||
+           ((options->kind == SEMEL_ONCE || options->kind == SEMEL_IDEMPOTENT) &&
+            options->max_run_ms >= 0 && options->max_run_ms <= INT32_MAX);
+}
+
+enum semel_status semel_server_export(struct semel_server *server, const char *name,
+                                      semel_handler_fn handler, void *user,
+                                      const struct semel_method_options *options)
+{
+    _Atomic(struct sml_method *) *bucket;
+    struct sml_method *method;
+    enum semel_status status = SEMEL_OK;
+    size_t bytes = name ? strnlen(name, SEMEL_METHOD_BYTES + 1) : 0;
+
+    if (server == NULL || handler == NULL || !may_export(name, bytes, options))
+        return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&server->origin))
+        return SEMEL_FORKED;
+    method = new_method(name, bytes, handler, user, options);
+    if (method == NULL)
+        return SEMEL_NO_MEMORY;
+    bucket = sml_server_method_bucket(server, name, bytes);
+    sml_mutex_lock(&server->queue_lock);
+    if (server->state == SML_SERVER_STOPPED)
+        status = SEMEL_STOPPED;
+    else if (sml_server_find_method(server, name, (uint8_t)bytes))
+        status = SEMEL_ALREADY;
+    if (status == SEMEL_OK) {
+        method->next = atomic_load_explicit(bucket, memory_order_relaxed);
+        atomic_store_explicit(bucket, method, memory_order_release);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    if (status != SEMEL_OK)
+        free(method);
+    return status;
+}
+
+/* Hand a connection over to the leader; moved in on OK. */
+static enum semel_status serve_channel(struct semel_server *server, struct sml_channel *channel)
+{
+    struct sml_conn *conn = sml_conn_create(server, channel);
+    bool late;
+
+    if (conn == NULL)
+        return SEMEL_NO_MEMORY;
+    sml_mutex_lock(&server->queue_lock);
+    late = server->closed || server->state == SML_SERVER_STOPPED;
+    if (!late) {
+        sml_list_push_back(&server->newcomers, &conn->all);
+        sml_server_nudge_locked(server);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    if (!late)
+        return SEMEL_OK;
+    sml_channel_move(channel, &conn->channel);
+    sml_conn_discard(conn);
+    return SEMEL_STOPPED;
+}
+
+static enum semel_status open_place(struct semel_server *server, const struct sml_address *address,
+                                    struct sml_reason *reason)
+{
+    struct sml_place_to_listen *place = calloc(1, sizeof *place);
+    enum semel_status status;
+
+    if (place == NULL)
+        return SEMEL_NO_MEMORY;
+    status =
+        sml_listener_open(&place->listener, address, server->options.insecure, reason);
+    if (status != SEMEL_OK) {
+        free(place);
+        return status;
+    }
+    sml_mutex_lock(&server->host_lock);
+    status = server->places_closed ? SEMEL_STOPPED
+                                   : sml_epoll_add(&server->epoll, place->listener.fd,
+                                                   SML_POLL_IN, sml_place_tag(place));
+    if (status == SEMEL_OK) {
+        sml_list_push_back(&server->places, &place->all);
+        memcpy(server->address, place->listener.address.text, sizeof server->address);
+    }
+    sml_mutex_unlock(&server->host_lock);
+    if (status != SEMEL_OK) {
+        sml_listener_close(&place->listener);
+        free(place);
+    }
+    return status;
+}
+
+static enum semel_status adopt(struct semel_server *server, const struct sml_address *address,
+                               struct sml_reason *reason)
+{
+    struct sml_channel channel;
+    enum semel_status status =
+        sml_channel_adopt(&channel, address->fd_read, address->fd_write, NULL, reason);
+
+    if (status != SEMEL_OK)
+        return status;
+    status = serve_channel(server, &channel);
+    if (status != SEMEL_OK)
+        return status; /* the descriptors stay the caller's: they are not closed here */
+    sml_mutex_lock(&server->host_lock);
+    memcpy(server->address, address->text, sizeof server->address);
+    sml_mutex_unlock(&server->host_lock);
+    return SEMEL_OK;
+}
+
+static enum semel_status check_open(struct semel_server *server)
+{
+    if (server == NULL)
+        return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&server->origin))
+        return SEMEL_FORKED;
+    return atomic_load(&server->stop_wanted) ? SEMEL_STOPPED : SEMEL_OK;
+}
+
+enum semel_status semel_server_listen(struct semel_server *server, const char *text)
+{
+    struct sml_address *address;
+    struct sml_reason reason = { "" };
+    enum semel_status status = check_open(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    if (text == NULL)
+        return SEMEL_INVALID;
+    address = malloc(sizeof *address);
+    if (address == NULL)
+        return SEMEL_NO_MEMORY;
+    status = sml_address_parse(text, address, &reason);
+    if (status == SEMEL_OK && address->kind == SML_ADDRESS_FD)
+        status = adopt(server, address, &reason);
+    else if (status == SEMEL_OK)
+        status = open_place(server, address, &reason);
+    if (status != SEMEL_OK)
+        sml_server_log(server, SEMEL_LOG_ERROR, "cannot listen: %s",
+                       reason.text[0] ? reason.text : semel_status_text(status));
+    free(address);
+    return status;
+}
+
+const char *semel_server_address(const struct semel_server *server)
+{
+    return server ? server->address : "";
+}
+
+enum semel_status semel_server_pair(struct semel_server *server, int *out_fd)
+{
+    struct sml_channel channel;
+    int fds[2];
+    enum semel_status status = check_open(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    if (out_fd == NULL)
+        return SEMEL_INVALID;
+    status = sml_pair_open(fds, NULL);
+    if (status != SEMEL_OK)
+        return status;
+    sml_channel_of_socket(&channel, fds[0], "pair:", false);
+    status = serve_channel(server, &channel);
+    if (status != SEMEL_OK) {
+        sml_channel_close(&channel);
+        sml_channel_of_socket(&channel, fds[1], "pair:", false);
+        sml_channel_close(&channel);
+        return status;
+    }
+    *out_fd = fds[1];
+    return SEMEL_OK;
+}
+
+/* --- running ----------------------------------------------------------------------------------- */
+
+static bool is_ours(const struct semel_server *server)
+{
+    struct sml_worker *self = sml_worker_self();
+
+    return self && self->server == server;
+}
+
+static enum semel_status start_threads(struct semel_server *server)
+{
+    uint32_t count = server->options.on_demand ? 2 : server->workers + 1;
+    enum semel_status status = sml_watchdog_start(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    server->watched = true;
+    for (uint32_t i = 0; i < count && status == SEMEL_OK; i++) {
+        sml_mutex_lock(&server->queue_lock);
+        server->threads++;
+        sml_mutex_unlock(&server->queue_lock);
+        status = sml_server_spawn(server, false);
+        if (status != SEMEL_OK) {
+            sml_mutex_lock(&server->queue_lock);
+            server->threads--;
+            sml_mutex_unlock(&server->queue_lock);
+        }
+    }
+    return status;
+}
+
+enum semel_status semel_server_start(struct semel_server *server)
+{
+    enum semel_status status = check_open(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    sml_mutex_lock(&server->queue_lock);
+    if (server->state == SML_SERVER_NEW) {
+        server->state = SML_SERVER_SERVING;
+        server->leader_wanted = true;
+    } else {
+        status = server->state == SML_SERVER_STOPPED ? SEMEL_STOPPED : SEMEL_ALREADY;
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    if (status != SEMEL_OK)
+        return status;
+    status = start_threads(server);
+    if (status != SEMEL_OK)
+        semel_server_stop(server);
+    return status;
+}
+
+enum semel_status semel_server_run(struct semel_server *server)
+{
+    enum semel_status status;
+
+    if (server && is_ours(server))
+        return SEMEL_WOULD_DEADLOCK;
+    status = semel_server_start(server);
+    return status == SEMEL_OK ? semel_server_wait(server, -1, NULL) : status;
+}
+
+/* The leader looks at what was asked for; a server without threads has stopped at once. */
+static void tell_leader(struct semel_server *server)
+{
+    sml_mutex_lock(&server->queue_lock);
+    if (server->state == SML_SERVER_NEW || (server->threads == 0 && server->leader_wanted)) {
+        server->state = SML_SERVER_STOPPED;
+        server->quit = true;
+        atomic_store(&server->stop_wanted, true);
+        sml_cond_broadcast(&server->changed);
+    }
+    sml_server_nudge_locked(server);
+    sml_mutex_unlock(&server->queue_lock);
+}
+
+void semel_server_drain(struct semel_server *server, int64_t timeout_ms)
+{
+    uint64_t until, old;
+
+    if (server == NULL || !sml_origin_is_mine(&server->origin))
+        return;
+    until = sml_time_add(sml_clock_now(), timeout_ms > 0 ? (uint64_t)timeout_ms * SML_MS : 0);
+    old = atomic_load(&server->drain_until);
+    while (until < old && !atomic_compare_exchange_weak(&server->drain_until, &old, until))
+        continue;
+    tell_leader(server);
+}
+
+void semel_server_stop(struct semel_server *server)
+{
+    if (server == NULL || !sml_origin_is_mine(&server->origin))
+        return;
+    atomic_store(&server->stop_wanted, true);
+    tell_leader(server);
+}
+
+enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout_ms,
+                                    uint32_t *out_running)
+{
+    enum semel_status status = SEMEL_OK;
+    uint64_t until = SML_NEVER;
+    bool in_time = true;
+
+    if (server == NULL)
+        return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&server->origin))
+        return SEMEL_FORKED;
+    if (is_ours(server))
+        return SEMEL_WOULD_DEADLOCK;
+    if (timeout_ms >= 0)
+        until = sml_time_add(sml_clock_now(), (uint64_t)timeout_ms * SML_MS);
+    sml_mutex_lock(&server->queue_lock);
+    if (server->state == SML_SERVER_NEW || !server->watched)
+        status = SEMEL_STOPPED;
+    while (status == SEMEL_OK && (!server->quit || server->running > 0)) {
+        if (!in_time)
+            status = SEMEL_DEADLINE;
+        else
+            in_time = sml_cond_wait_until(&server->changed, &server->queue_lock, until);
+    }
+    if (status == SEMEL_DEADLINE && out_running)
+        *out_running = server->running;
+    sml_mutex_unlock(&server->queue_lock);
+    return status;
+}
+
+/* --- the end ----------------------------------------------------------------------------------- */
+
+/* In a child process: no thread of ours is here, locks are in any state, and what the descriptors
+ * mean belongs to the parent. Memory that running threads of the parent were changing is left. */
+static void forsake(struct semel_server *server)
+{
+    struct sml_list *node;
+
+    while ((node = sml_list_pop_front(&server->places)) != NULL) {
+        struct sml_place_to_listen *place =
+            SML_CONTAINER(node, struct sml_place_to_listen, all);
+
+        sml_listener_abandon(&place->listener);
+        free(place);
+    }
+    for (node = server->conns.next; node != &server->conns; node = node->next)
+        sml_channel_close(&SML_CONTAINER(node, struct sml_conn, all)->channel);
+    free_methods(server);
+    close_system(server);
+    sml_origin_fini(&server->origin);
+    free(server);
+}
+
+enum semel_status semel_server_destroy(struct semel_server *server)
+{
+    if (server == NULL)
+        return SEMEL_OK;
+    if (!sml_origin_is_mine(&server->origin)) {
+        forsake(server);
+        return SEMEL_FORKED;
+    }
+    if (is_ours(server))
+        return SEMEL_WOULD_DEADLOCK;
+    semel_server_stop(server);
+    sml_mutex_lock(&server->queue_lock);
+    while (!server->quit || server->threads > 0 || server->unfinished > 0)
+        sml_cond_wait(&server->changed, &server->queue_lock);
+    sml_mutex_unlock(&server->queue_lock);
+    if (server->watched)
+        sml_watchdog_stop(server);
+    sml_server_reap(server);
+    release(server);
+    return SEMEL_OK;
+}

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT */
+/* server_internal.h - shared by server*.c and request.c only.
+ *
+ * Threads. One thread at a time is the leader: it alone waits for descriptors, accepts, reads,
+ * keeps timers and closes connections. All other serving threads are workers. The leader may run
+ * short handlers itself; if one outstays its welcome the watchdog makes another thread the leader,
+ * and the old one becomes a worker when it comes back. There is one serving thread more than
+ * handlers may run at once, so there is always one that can lead.
+ *
+ * Locks, in this order; never two of one line:
+ *   host_lock        the host machine, the list of sessions, listeners
+ *   a stripe         one session with its callee machine, the peer attached to it, and its pen.
+ *                    The stripe is chosen by the session's id, so that a HELLO's session can be
+ *                    locked before it is looked up, and a lock outlives what it guards.
+ *                    `fresh_lock` stands in for connections that have no session yet.
+ *   queue_lock       run queue, methods' counts, threads' roles, session timers, the posted list
+ *   pool_lock        write buffers
+ * "Leader's" below means: touched only by the thread that is the leader; the role itself is handed
+ * over under queue_lock, and only while the old leader is inside a handler.
+ * Handlers, callbacks and the log hook run without any lock. */
+#ifndef SML_RPC_SERVER_INTERNAL_H
+#define SML_RPC_SERVER_INTERNAL_H
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <semel/server.h>
+
+#include "base/list.h"
+#include "base/text.h"
+#include "io/address.h"
+#include "io/channel.h"
+#include "io/listener.h"
+#include "os/clock.h"
+#include "os/epoll.h"
+#include "os/futex.h"
+#include "os/mutex.h"
+#include "os/process.h"
+#include "os/random.h"
+#include "os/thread.h"
+#include "os/wake.h"
+#include "rpc/pen.h"
+#include "session/host.h"
+
+#define SML_STRIPES 32
+#define SML_METHOD_BUCKETS 256
+#define SML_READ_BYTES 262144
+#define SML_EVENTS 128
+#define SML_POOL_BUFFERS 16          /* write buffers kept for the next writer */
+#define SML_REQUESTS_KEPT 4096       /* request records kept for the next calls */
+
+#define SML_BRISK_NS 10000           /* a method's average below this may run inline */
+#define SML_BRISK_CLIP_NS 40000      /* one sample counts at most this: preemption is not work */
+#define SML_BRISK_SAMPLES 4          /* before a method has proven anything */
+#define SML_INLINE_BUDGET_NS 100000  /* then flush and read again; more short work than this
+                                        queued wakes a worker, too */
+#define SML_OUTSTAY_NS 2000000       /* in one inline handler, before another thread leads */
+#define SML_WATCH_TICK_NS 1000000
+#define SML_WATCH_LINGER_NS 100000000
+#define SML_PENANCE_RUNS 64u         /* short runs owed after the first overrun, then doubled */
+#define SML_PENANCE_DOUBLINGS 14
+#define SML_IDLE_THREAD_NS 10000000000
+#define SML_LINGER_NS 1000000000     /* from our BYE until the client must have closed */
+#define SML_GOODBYE_NS 200000000     /* the same when the server stops */
+#define SML_DRAIN_CHECK_NS 5000000
+
+struct sml_served;
+struct sml_conn;
+struct sml_worker;
+
+/* --- methods ------------------------------------------------------------------------------ */
+
+/* How long a method's handlers take: decides who runs them. */
+struct sml_pace {
+    uint64_t average_ns;
+    uint32_t samples;  /* up to SML_BRISK_SAMPLES */
+    uint32_t overruns; /* lately; each doubles the penance */
+    uint32_t owed;     /* short runs on workers before it may run inline again */
+    uint32_t good;     /* inline runs since the last overrun */
+};
+
+struct sml_method {
+    struct sml_method *next; /* in its bucket; never changes once published */
+    const char *name;
+    uint8_t name_bytes;
+    enum semel_kind kind;
+    semel_handler_fn handler;
+    void *user;
+    uint32_t limit;   /* 0: none */
+    uint64_t max_run; /* 0: none */
+    /* queue_lock */
+    struct sml_pace pace;
+    uint32_t unfinished;    /* handlers begun and not finished, taken ones included */
+    uint32_t queued;        /* in a run queue */
+    struct sml_list parked; /* over the limit */
+};
+
+/* --- requests ----------------------------------------------------------------------------- */
+
+/* The other end of a connection, as requests show it. Guarded by the stripe of the session. */
+struct sml_peer_info {
+    struct semel_peer peer;
+    uint32_t refs;
+    char address[]; /* what peer.address points at */
+};
+
+enum sml_place {
+    SML_AT_NOWHERE, /* in the leader's batch, or between queue and handler */
+    SML_AT_SHORT,
+    SML_AT_LONG,
+    SML_AT_PARKED,  /* its method is at its limit */
+    SML_AT_STALLED, /* its session has too many stored replies */
+    SML_AT_WORK     /* its handler has begun */
+};
+
+struct semel_request {
+    struct sml_list link; /* where `place` says, or the leader's batch, or free */
+    struct semel_server *server;
+    struct sml_served *served;
+    struct sml_method *method;
+    struct sml_incoming *in; /* NULL once finished */
+    struct sml_peer_info *info;
+    struct sml_worker *runner; /* inside its handler, not taken */
+    uint64_t order;            /* of arrival */
+    uint64_t work_ns;          /* what it adds to short_work_ns */
+    enum sml_place place;      /* queue_lock; STALLED: and the stripe */
+    bool finished;
+    bool taken;
+    atomic_int parties; /* taken: the handler and whoever finishes; the last one frees */
+
+    /* Cancellation, queue_lock. */
+    bool watched; /* on_cancel was called once; the owner's own */
+    bool told;
+    semel_cancelled_fn cancel_fn;
+    void *cancel_user;
+    struct sml_list cancel_link;      /* in server->to_tell */
+    struct sml_thread_id telling;     /* the thread inside cancel_fn */
+};
+
+/* --- sessions and connections --------------------------------------------------------------- */
+
+/* The shell's part of a session; freed when it has ended, has no connection, and nothing is held.
+ * Guarded by `lock`, a stripe. */
+struct sml_served {
+    struct semel_server *server;
+    struct sml_session *session;
+    struct sml_mutex *lock;
+    struct sml_conn *conn; /* attached */
+    bool ended;            /* the host knows it no more */
+    struct sml_list all;   /* server->served; host_lock */
+    struct sml_list stalled;
+    struct sml_heap_node timer; /* queue_lock */
+    uint64_t timer_at;
+};
+
+enum sml_conn_state {
+    SML_CONN_OPEN,
+    SML_CONN_LINGERING, /* BYE is out: input is thrown away until the client closes */
+    SML_CONN_CLOSED     /* out of every list; waits for the pen's holder or the end of the round */
+};
+
+struct sml_conn {
+    struct semel_server *server;
+    struct sml_mutex *lock; /* fresh_lock, then the stripe of its session for good */
+    /* `lock` */
+    struct sml_peer peer;
+    struct sml_pen pen;
+    struct sml_served *served; /* attached */
+    struct sml_peer_info *info;
+    bool touched;   /* on server->touched: the leader will write */
+    bool out_armed; /* watched for output */
+    bool condemned; /* buried while a writer held the pen: that one frees it */
+    /* leader's */
+    enum sml_conn_state state;
+    bool goodbye; /* say BYE as soon as everything else is written */
+    struct sml_list all;
+    struct sml_list touched_link;
+    struct sml_heap_node timer;
+    uint64_t linger_until;
+    uint8_t *rest; /* input that ends inside a frame */
+    size_t rest_bytes, rest_room;
+    /* queue_lock */
+    struct sml_list posted_link;
+
+    struct sml_channel channel;
+};
+
+/* --- threads -------------------------------------------------------------------------------- */
+
+enum sml_signal { SML_SIGNAL_NONE, SML_SIGNAL_WORK, SML_SIGNAL_LOOK };
+
+struct sml_worker {
+    struct sml_thread thread;
+    struct semel_server *server;
+    bool for_work;              /* made because a call waits */
+    struct sml_list all;        /* server->workers or server->left; queue_lock */
+    struct sml_list idle_link;  /* queue_lock */
+    _Atomic uint32_t signal;    /* enum sml_signal */
+    bool inlining;              /* its own: runs a handler as the leader */
+    bool took;                  /* its own: the handler took its request */
+};
+
+struct sml_place_to_listen { /* the leader's and host_lock's */
+    struct sml_listener listener;
+    struct sml_list all;
+    uint64_t paused_until; /* 0: not paused */
+};
+
+enum sml_server_state { SML_SERVER_NEW, SML_SERVER_SERVING, SML_SERVER_STOPPED };
+
+struct sml_server_totals { /* relaxed: only ever shown */
+    _Atomic uint64_t accepted, open, lost, lost_mid_frame, handshakes_failed, protocol_errors;
+    _Atomic uint64_t reads, bytes_in, writes, bytes_out;
+    _Atomic uint64_t calls; /* new ones, complete */
+};
+
+/* --- the server ------------------------------------------------------------------------------ */
+
+struct semel_server {
+    /* Fixed at creation. */
+    struct semel_server_options options; /* the defaults filled in */
+    struct sml_origin origin;
+    struct sml_random random;
+    uint32_t workers, backlog;
+    uint32_t busy_ms;
+    uint64_t body_bytes;
+    bool watched; /* the watchdog runs */
+    struct sml_epoll epoll;
+    struct sml_wake wake;
+    uint8_t *read_buffer; /* leader's */
+
+    struct sml_mutex host_lock;
+    struct sml_host host;
+    struct sml_list served;   /* host_lock */
+    struct sml_list places;   /* host_lock */
+    bool places_closed;       /* host_lock */
+    char address[SEMEL_ADDRESS_BYTES + 1]; /* host_lock */
+    struct sml_callee_counters past; /* of sessions that are gone; host_lock */
+
+    struct sml_mutex stripes[SML_STRIPES];
+    struct sml_mutex fresh_lock;
+
+    /* Published with release order; grown only. */
+    _Atomic(struct sml_method *) methods[SML_METHOD_BUCKETS];
+
+    struct sml_mutex pool_lock;
+    uint8_t *pool[SML_POOL_BUFFERS];
+    uint32_t pool_count;
+
+    /* Leader's. */
+    struct sml_list conns, touched, batch, doomed;
+    struct sml_list stash; /* free requests */
+    struct sml_heap conn_timers;
+    uint32_t conn_count;
+    uint64_t order;
+    uint64_t pauses_end;    /* the earliest paused listener; SML_NEVER */
+    uint64_t accept_logged; /* when trouble was last reported */
+    uint64_t drain_checked;
+    uint64_t goodbye_until; /* SML_NEVER until the server stops */
+    bool drain_begun;
+    bool telling;   /* to_tell may hold something */
+    bool unstalled; /* calls went back into the queue: somebody may have to be woken */
+
+    struct sml_mutex queue_lock;
+    struct sml_cond changed; /* for wait, destroy, and finishers that wait for a cancel callback */
+    enum sml_server_state state;
+    struct sml_list short_queue, long_queue;
+    uint64_t short_work_ns;
+    uint32_t queued, parked, stalled; /* in either queue; parked; stalled */
+    uint32_t running;                 /* worker slots taken */
+    uint32_t unfinished;              /* requests begun and not finished */
+    struct sml_worker *leader;        /* NULL while wanted or before the start */
+    bool leader_wanted;
+    bool closed;    /* no call is queued any more */
+    bool quit;      /* threads leave */
+    bool waking;    /* a thread was woken for work and has not looked yet */
+    uint32_t threads; /* serving ones */
+    struct sml_list all_workers, left, idle;
+    struct sml_heap session_timers;
+    _Atomic uint64_t leader_until; /* when the leader wakes at the latest; 0: it does not sleep.
+                                      Set to anything else under queue_lock only */
+    _Atomic bool mail; /* posted, newcomers, stop, drain: set under queue_lock */
+    struct sml_list posted, newcomers;
+    struct sml_list to_tell;
+    struct sml_list free_requests;
+    uint32_t free_count;
+    uint64_t calls_started, calls_inline, calls_busy, calls_refused, takeovers;
+
+    /* Asked for from outside; any thread. */
+    atomic_bool stop_wanted;
+    _Atomic uint64_t drain_until; /* SML_NEVER: not draining */
+
+    /* Watchdog. */
+    struct sml_thread watchdog;
+    _Atomic bool inlining;         /* the leader may enter handlers */
+    _Atomic uint64_t inline_since; /* 0: the leader is in no handler */
+    _Atomic uint32_t inline_rounds;
+    _Atomic uint32_t watch_word;   /* enum in server_watch.c */
+
+    struct sml_server_totals totals;
+};
+
+/* server_log.c: what is told to the hook and to callers. */
+void sml_server_log(struct semel_server *server, enum semel_log_level level, const char *format,
+                    ...) SML_PRINTF(3, 4);
+struct sml_words {
+    char text[SEMEL_TEXT_BYTES + 1];
+};
+/* "method "x", call 7 of unix:/run/x pid 17: WHY"; under the stripe, or by the request's owner. */
+void sml_request_words(const struct semel_request *request, const char *why,
+                       struct sml_words *out_words);
+
+/* server_run.c: the run queue, who runs what. */
+struct sml_method *sml_server_find_method(struct semel_server *server, const char *name,
+                                          uint8_t bytes);
+/* The leader's batch goes to the queue; what does not fit, or comes too late, is answered. */
+void sml_server_enqueue(struct semel_server *server);
+_Atomic(struct sml_method *) *sml_server_method_bucket(struct semel_server *server,
+                                                      const char *name, size_t bytes);
+/* May the leader run a short call now, if `running` worker slots are taken by others? */
+bool sml_server_may_inline_locked(struct semel_server *server, uint32_t running);
+/* After a handler: is `worker` still the leader, or can it be at once? queue_lock held. */
+bool sml_server_reclaim_locked(struct semel_server *server, struct sml_worker *worker);
+/* Run short calls for a while. Returns whether `worker` is still the leader. */
+bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worker);
+/* Call the callbacks of requests that were cancelled. Returns as sml_server_run_inline. */
+bool sml_server_tell(struct semel_server *server, struct sml_worker *worker);
+/* Body of a serving thread. */
+void sml_worker_main(void *arg);
+/* queue_lock held. The thread to wake for queued work, taken out of the idle list; NULL: none. With
+ * *out_spawn a thread is to be made instead. */
+struct sml_worker *sml_server_pick_locked(struct semel_server *server, bool *out_spawn);
+/* The same, and where short calls are left over, the leader is told. */
+struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out_spawn);
+/* The same, after sml_request_settle_locked. */
+struct sml_worker *sml_server_kick_after_locked(struct semel_server *server,
+                                                struct semel_request *request, bool *out_spawn);
+/* Without locks: carry out what sml_server_pick_locked said. */
+void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn);
+/* Out of the queues; queue_lock held. */
+void sml_request_unqueue_locked(struct semel_request *request);
+/* Stalled calls of a session whose stored replies were fetched go on; stripe held. */
+void sml_served_unstall(struct sml_served *served);
+/* The request is finished and its handler has returned: counts; queue_lock held. */
+void sml_request_settle_locked(struct semel_request *request);
+/* Everything that waits, out of the queues and into `out`. */
+void sml_server_take_queue(struct semel_server *server, struct sml_list *out);
+void sml_server_recycle_locked(struct semel_server *server, struct semel_request *request);
+
+/* server_watch.c: threads and their watchdog. */
+/* One more serving thread, counted by the caller. No locks. */
+enum semel_status sml_server_spawn(struct semel_server *server, bool for_work);
+/* Join the threads that have left. */
+void sml_server_reap(struct semel_server *server);
+enum semel_status sml_watchdog_start(struct semel_server *server);
+void sml_watchdog_stop(struct semel_server *server);
+/* The leader is about to run handlers: from here on the watchdog is awake. */
+void sml_watchdog_attend(struct semel_server *server);
+/* The serving thread that runs this code, or NULL. */
+struct sml_worker *sml_worker_self(void);
+void sml_worker_set_self(struct sml_worker *worker);
+
+/* server_io.c: the leader. */
+uint64_t sml_place_tag(struct sml_place_to_listen *place);
+uint64_t sml_wake_tag(void);
+void sml_server_close_places(struct semel_server *server);
+void sml_server_lead(struct semel_server *server, struct sml_worker *worker);
+/* The leader has something to do that its descriptors do not tell; queue_lock held. */
+void sml_server_nudge_locked(struct semel_server *server);
+
+/* server_conn.c: connections; the leader, except where said. */
+struct sml_conn *sml_conn_create(struct semel_server *server, struct sml_channel *channel);
+/* Of a connection that nobody knows yet. */
+void sml_conn_discard(struct sml_conn *conn);
+/* Into the leader's lists and the epoll set. */
+void sml_conn_admit(struct sml_conn *conn, uint64_t now);
+void sml_conn_readable(struct sml_conn *conn);
+void sml_conn_writable(struct sml_conn *conn);
+/* Write what is due, and go on with closing. */
+void sml_conn_flush(struct sml_conn *conn);
+/* The leader will flush it. */
+void sml_conn_touch(struct sml_conn *conn);
+void sml_conn_timer(struct sml_conn *conn, uint64_t now);
+void sml_conn_close(struct sml_conn *conn);
+/* Free what was closed. */
+void sml_conn_bury(struct semel_server *server);
+/* Any thread; `conn->lock` held, released on return. */
+void sml_conn_write(struct sml_conn *conn, bool others);
+
+/* server_session.c: sessions. */
+struct sml_mutex *sml_server_stripe(struct semel_server *server, const struct sml_session_id *id);
+void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64_t now);
+void sml_conn_detach(struct sml_conn *conn, uint64_t now);
+/* The session's calls that are ready go to the leader's batch; cancellations are passed on; stripe
+ * held. */
+void sml_served_collect(struct sml_served *served);
+void sml_served_cancels(struct sml_served *served);
+/* The session's timer is no later than its callee's; stripe held. */
+void sml_served_retime(struct sml_served *served);
+void sml_served_tick(struct sml_served *served, uint64_t now);
+/* No HELLO finds it any more. Leader, no locks. */
+void sml_served_end(struct sml_served *served);
+bool sml_served_done(const struct sml_served *served);
+void sml_served_free(struct sml_served *served);
+void sml_server_expire(struct semel_server *server, uint64_t now);
+/* The request waits, and its call has a verdict already; stripe held. */
+void sml_request_forget(struct semel_request *request);
+/* All that runs has finished and was acknowledged. */
+bool sml_server_drained(struct semel_server *server);
+/* Every session's calls are stopped; so are those that waited in the queue. */
+void sml_server_stop_sessions(struct semel_server *server, struct sml_list *waiting);
+void sml_server_end_sessions(struct semel_server *server);
+void sml_info_unref(struct sml_peer_info *info);
+
+/* request.c */
+/* The handler returned without finishing a request that it did not take. */
+void sml_request_abandoned(struct semel_request *request);
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/* Who reads: a lone caller for itself, else the I/O thread; whoever it is, nothing is lost. */
+#include "client_kit.h"
+
+struct caller {
+    struct semel_client *client;
+    pthread_t thread;
+    unsigned number;
+    bool good;
+};
+
+/* --- reader roles ----------------------------------------------------------------------- */
+
+static void test_lone_and_crowded(void **state)
+{
+    struct kit_script *script = kit_script_start(kit_play_echo, NULL);
+    struct semel_client *client = open_client(kit_script_address(script), NULL);
+    struct seen seen = { 0 };
+
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 30; i++)
+            check_echo(client, "alone");
+        /* A started call among them: its callback does not run on a caller. */
+        memset(&seen, 0, sizeof seen);
+        assert_int_equal(semel_client_start(client, "echo", semel_bytes_text("started"), NULL,
+                                            note, &seen, NULL), SEMEL_OK);
+        check_echo(client, "beside");
+        wait_seen(&seen);
+        assert_int_equal(seen.outcome, SEMEL_VALUE);
+        assert_memory_equal(seen.taken.body.data, "started", 7);
+        semel_result_clear(&seen.taken);
+        if (round % 5 == 0)
+            kit_sleep_ms(20); /* long enough for the I/O thread to watch again */
+    }
+    close_client(client);
+    kit_script_stop(script);
+}
+
+#define CROWD 8
+#define CROWD_CALLS 500
+
+static void *crowd(void *arg)
+{
+    struct caller *caller = arg;
+    char text[32];
+
+    for (int i = 0; i < CROWD_CALLS; i++) {
+        snprintf(text, sizeof text, "%u/%d", caller->number, i);
+        check_echo(caller->client, text);
+    }
+    caller->good = true;
+    return NULL;
+}
+
+static void count_value(struct semel_result *result, void *user)
+{
+    if (result->outcome == SEMEL_VALUE)
+        atomic_fetch_add((atomic_int *)user, 1);
+}
+
+static bool crowd_counted(void *arg)
+{
+    return atomic_load((atomic_int *)arg) == CROWD_CALLS;
+}
+
+static void test_crowd(void **state)
+{
+    struct kit_script *script = kit_script_start(kit_play_echo, NULL);
+    struct semel_client *client = open_client(kit_script_address(script), NULL);
+    struct caller callers[CROWD];
+    atomic_int values = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < CROWD; i++) {
+        callers[i] = (struct caller){ .client = client, .number = i };
+        assert_int_equal(pthread_create(&callers[i].thread, NULL, crowd, &callers[i]), 0);
+    }
+    for (int i = 0; i < CROWD_CALLS; i++)
+        assert_int_equal(semel_client_start(client, "echo", semel_bytes_text("x"), NULL,
+                                            count_value, &values, NULL), SEMEL_OK);
+    for (unsigned i = 0; i < CROWD; i++)
+        pthread_join(callers[i].thread, NULL);
+    for (unsigned i = 0; i < CROWD; i++)
+        assert_true(callers[i].good);
+    assert_true(kit_eventually(crowd_counted, &values, 60));
+    close_client(client);
+    kit_script_stop(script);
+}
+
+/* --- bodies ----------------------------------------------------------------------------- */
+
+#define LARGE 3000000
+
+/* Answers every call with LARGE bytes in many frames, and counts the bytes it was sent. */
+static void play_large(struct kit_script *script, void *arg)
+{
+    atomic_size_t *received = arg;
+    static uint8_t body[LARGE], out[SML_FRAME_BYTES_MAX];
+    struct sml_frame frame;
+    size_t have = 0, whole = 0;
+    uint64_t xid = 0;
+
+    for (size_t i = 0; i < LARGE; i++)
+        body[i] = (uint8_t)(i * 31 >> 3);
+    if (!kit_script_meet(script))
+        return;
+    while (kit_script_frame(script, &frame)) {
+        if (frame.type == SML_CALL) {
+            xid = frame.xid;
+            have = frame.u.call.fragment.size;
+            whole = (size_t)frame.u.call.body_bytes;
+        } else if (frame.type == SML_BODY && frame.xid == xid) {
+            have += frame.u.body.fragment.size;
+        } else {
+            continue;
+        }
+        if (have < whole)
+            continue;
+        atomic_store(received, have);
+        struct sml_reply_frame reply = {
+            .verdict = { .outcome = SEMEL_VALUE, .body = { body, SML_FRAGMENT_BYTES } },
+            .body_bytes = LARGE,
+        };
+        if (!kit_script_send(script, out, sml_encode_reply(out, xid, &reply)))
+            return;
+        for (size_t at = SML_FRAGMENT_BYTES; at < LARGE; at += SML_FRAGMENT_BYTES) {
+            size_t bytes = LARGE - at < SML_FRAGMENT_BYTES ? LARGE - at : SML_FRAGMENT_BYTES;
+
+            if (!kit_script_send(script, out,
+                                 sml_encode_body(out, xid, at, semel_bytes(body + at, bytes))))
+                return;
+        }
+    }
+}
+
+static bool is_large(struct semel_bytes body)
+{
+    const uint8_t *bytes = body.data;
+
+    if (body.size != LARGE)
+        return false;
+    for (size_t i = 0; i < LARGE; i++)
+        if (bytes[i] != (uint8_t)(i * 31 >> 3))
+            return false;
+    return true;
+}
+
+static void test_large_bodies(void **state)
+{
+    atomic_size_t received = 0;
+    struct kit_script *script = kit_script_start(play_large, &received);
+    struct semel_client *client = open_client(kit_script_address(script), NULL);
+    char *request = calloc(1, 2 * LARGE);
+    struct semel_call_options lent = { .lent = true };
+    struct semel_result result;
+    struct seen seen = { 0 };
+
+    (void)state;
+    assert_int_equal(semel_client_call(client, "big", semel_bytes(request, 2 * LARGE), NULL,
+                                       &result), SEMEL_VALUE);
+    assert_int_equal(received, 2 * LARGE);
+    assert_true(is_large(result.body));
+    semel_result_clear(&result);
+    assert_int_equal(semel_client_call(client, "big", semel_bytes(request, 1), NULL, NULL),
+                     SEMEL_VALUE);
+    assert_int_equal(semel_client_start(client, "big", semel_bytes(request, LARGE), &lent, note,
+                                        &seen, NULL), SEMEL_OK);
+    wait_seen(&seen);
+    assert_true(is_large(seen.taken.body));
+    semel_result_clear(&seen.taken);
+    free(request);
+    close_client(client);
+    kit_script_stop(script);
+}
+
+/* --- M5 --------------------------------------------------------------------------------- */
+
+static const struct semel_client_options once = { .give_up_ms = -1 };
+
+struct three {
+    atomic_int called;
+    bool answer;
+};
+
+/* Takes three calls, answers them or not, and hangs up. */
+static void play_three(struct kit_script *script, void *arg)
+{
+    struct three *three = arg;
+    struct sml_frame frame;
+    uint64_t xids[3];
+
+    if (!kit_script_meet(script))
+        return;
+    while (atomic_load(&three->called) < 3) {
+        if (!kit_script_frame(script, &frame))
+            return;
+        if (frame.type == SML_CALL)
+            xids[atomic_fetch_add(&three->called, 1)] = frame.xid;
+    }
+    for (int i = 0; i < 3 && three->answer; i++)
+        (void)kit_script_reply(script, xids[i], semel_bytes_text("in time"));
+}
+
+static void *one_call(void *arg)
+{
+    struct semel_result result;
+
+    bool good = semel_client_call(arg, "x", semel_bytes(NULL, 0), NULL, &result) == SEMEL_VALUE &&
+                result.body.size == 7;
+
+    semel_result_clear(&result);
+    return good ? arg : NULL;
+}
+
+static void test_data_and_hang_up(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        struct three three = { .answer = true };
+        struct kit_script *script = kit_script_start(play_three, &three);
+        struct semel_client *client = open_client(kit_script_address(script), &once);
+        struct seen seen = { 0 };
+        pthread_t thread;
+        void *good;
+
+        pthread_create(&thread, NULL, one_call, client);
+        assert_int_equal(semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &seen,
+                                            NULL), SEMEL_OK);
+        assert_ptr_equal(one_call(client), client);
+        pthread_join(thread, &good);
+        assert_ptr_equal(good, client);
+        wait_seen(&seen);
+        assert_int_equal(seen.outcome, SEMEL_VALUE);
+        semel_result_clear(&seen.taken);
+        close_client(client);
+        kit_script_stop(script);
+    }
+}
+
+/* --- a caller that reads for itself ------------------------------------------------------ */
+
+/* Nothing is heard: heartbeats notice, although a caller is reading for itself. */
+static void test_silence(void **state)
+{
+    struct kit_script *script = kit_script_start(kit_play_echo, NULL);
+    struct kit_relay *relay = kit_relay_start(kit_script_address(script) + 5, 0, 1);
+    struct semel_client_options options = { .heartbeat_ms = 50, .give_up_ms = -1 };
+    struct semel_client *client = open_client(kit_relay_address(relay), &options);
+    struct semel_result result;
+
+    (void)state;
+    for (int i = 0; i < 30; i++)
+        check_echo(client, "alone");
+    kit_relay_mute(relay, true);
+    assert_int_equal(semel_client_call(client, "echo", semel_bytes(NULL, 0), NULL, &result),
+                     SEMEL_UNKNOWN);
+    assert_int_equal(result.status, SEMEL_LINK_LOST);
+    semel_result_clear(&result);
+    close_client(client);
+    kit_relay_stop(relay);
+    kit_script_stop(script);
+}
+
+struct waiter {
+    struct semel_client *client;
+    pthread_t thread;
+    struct semel_result result;
+};
+
+static void *wait_for_ever(void *arg)
+{
+    struct waiter *waiter = arg;
+
+    semel_client_call(waiter->client, "hang", semel_bytes(NULL, 0), NULL, &waiter->result);
+    return NULL;
+}
+
+static bool last_started(void *arg)
+{
+    struct semel_client_counters counters;
+
+    semel_client_counters(arg, &counters);
+    return counters.calls_started == 31;
+}
+
+/* A lone caller that reads for itself (after a streak) is woken too. */
+static void test_stop_lone_reader(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 5; round++) {
+        struct kit_script *script = kit_script_start(kit_play_echo, NULL);
+        struct kit_relay *relay = kit_relay_start(kit_script_address(script) + 5, 0, 1);
+        struct waiter waiter = { .client = open_client(kit_relay_address(relay), NULL) };
+
+        for (int i = 0; i < 30; i++)
+            check_echo(waiter.client, "streak");
+        kit_relay_mute(relay, true);
+        pthread_create(&waiter.thread, NULL, wait_for_ever, &waiter);
+        assert_true(kit_eventually(last_started, waiter.client, 60));
+        kit_sleep_ms(10 * round);
+        close_client(waiter.client);
+        pthread_join(waiter.thread, NULL);
+        assert_int_equal(waiter.result.status, SEMEL_STOPPED);
+        semel_result_clear(&waiter.result);
+        kit_relay_stop(relay);
+        kit_script_stop(script);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST("lone callers, then company", test_lone_and_crowded),
+        TEST("blocking and started calls together", test_crowd),
+        TEST("bodies of many frames", test_large_bodies),
+        TEST("M5 data and hang-up", test_data_and_hang_up),
+        TEST("silence is noticed", test_silence),
+        TEST("M10 stop: a caller that reads for itself", test_stop_lone_reader),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

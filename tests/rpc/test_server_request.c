@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: MIT */
+/* A request as its handler sees it, and every way to finish one. */
+#include "server_kit.h"
+
+/* --- M3, what a failure carries --------------------------------------------------------------- */
+
+static void fail_fully(struct semel_request *request, void *user)
+{
+    (void)user;
+    REQUIRE(semel_request_fail_with(request, -42, "the disk is full", semel_bytes("\0\1\2", 3),
+                                    "at line 1\nat line 2") == SEMEL_OK);
+}
+
+static void fail_at_length(struct semel_request *request, void *user)
+{
+    static char text[3 * SEMEL_TRACE_BYTES];
+
+    (void)user;
+    for (size_t i = 0; i + 2 < sizeof text; i += 2)
+        memcpy(text + i, "\xc3\xa4", 2); /* two bytes each, so that a cut may fall inside one */
+    REQUIRE(semel_request_fail_with(request, 1, "", semel_bytes(text, SEMEL_DETAIL_BYTES + 1),
+                                    NULL) == SEMEL_TOO_LARGE);
+    REQUIRE(semel_request_fail_with(request, 1, text + 1, semel_bytes(text, SEMEL_DETAIL_BYTES),
+                                    text) == SEMEL_OK);
+}
+
+static void test_remote_error(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "fail", fail_fully, NULL, NULL);
+    rig_export(rig, "long", fail_at_length, NULL, NULL);
+    rig_go(rig);
+    result = expect(rig->client, "fail", "", NULL, SEMEL_FAILURE, SEMEL_FAILED);
+    assert_int_equal(result.code, -42);
+    assert_string_equal(result.text, "the disk is full");
+    assert_int_equal(result.detail.size, 3);
+    assert_memory_equal(result.detail.data, "\0\1\2", 3);
+    assert_string_equal(result.trace, "at line 1\nat line 2");
+    semel_result_clear(&result);
+    result = expect(rig->client, "long", "", NULL, SEMEL_FAILURE, SEMEL_FAILED);
+    assert_int_equal(result.detail.size, SEMEL_DETAIL_BYTES);
+    assert_int_equal(strlen(result.text), SEMEL_TEXT_BYTES - 1);
+    assert_int_equal(strlen(result.trace), SEMEL_TRACE_BYTES);
+    semel_result_clear(&result);
+    rig_end(rig);
+}
+
+/* --- looking ------------------------------------------------------------------------------- */
+
+struct look {
+    struct semel_key keys[2];
+    int count;
+};
+
+static void look(struct semel_request *request, void *user)
+{
+    struct look *look = user;
+    const struct semel_peer *peer = semel_request_peer(request);
+    int64_t left = semel_request_remaining_ms(request);
+    struct semel_key again = semel_request_key(request);
+
+    look->keys[look->count % 2] = semel_request_key(request);
+    look->count++;
+    REQUIRE(memcmp(&again, &look->keys[(look->count - 1) % 2], sizeof again) == 0);
+    REQUIRE(strcmp(semel_request_method(request), "look") == 0);
+    REQUIRE(strcmp(semel_request_content_type(request), "text/plain") == 0);
+    REQUIRE(semel_request_body(request).size == 4);
+    REQUIRE(memcmp(semel_request_body(request).data, "body", 4) == 0);
+    REQUIRE(semel_request_call(request) == (uint64_t)look->count);
+    REQUIRE(peer->has_ids && peer->uid == getuid() && peer->gid == getgid());
+    REQUIRE(strncmp(peer->address, "unix:", 5) == 0);
+    REQUIRE(left > 0 && left <= 20000);
+    REQUIRE(!semel_request_cancelled(request) && !semel_request_caller_left(request));
+    REQUIRE(semel_request_reply(request, "", 0) == SEMEL_OK);
+    REQUIRE(semel_request_body(request).size == 0 && semel_request_call(request) == 0);
+    REQUIRE(strcmp(semel_request_peer(request)->address, "") == 0);
+}
+
+static void test_look(void **state)
+{
+    struct semel_call_options options = { .deadline_ms = 20000, .content_type = "text/plain" };
+    struct rig *rig = rig_make(NULL);
+    struct look seen = { .count = 0 };
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "look", look, &seen, NULL);
+    rig_go(rig);
+    for (int i = 0; i < 2; i++) {
+        result = expect(rig->client, "look", "body", &options, SEMEL_VALUE, SEMEL_OK);
+        semel_result_clear(&result);
+    }
+    assert_memory_not_equal(&seen.keys[0], &seen.keys[1], sizeof seen.keys[0]);
+    rig_end(rig);
+}
+
+/* --- refused before it runs ------------------------------------------------------------------ */
+
+static void never(struct semel_request *request, void *user)
+{
+    (void)request;
+    (void)user;
+    REQUIRE(!"this handler must not run");
+}
+
+static void test_refused(void **state)
+{
+    struct semel_method_options harmless = { .kind = SEMEL_IDEMPOTENT };
+    struct semel_call_options rerun = { .rerun_ok = true };
+    struct rig *rig = rig_make(NULL);
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "never", never, NULL, NULL);
+    rig_export(rig, "echo", echo, NULL, &harmless);
+    rig_go(rig);
+    result = expect(rig->client, "no\\ne", "", NULL, SEMEL_NOT_EXECUTED, SEMEL_NO_METHOD);
+    if (!strstr(result.text, "\"no\\x5cne\", call 1 of unix:"))
+        fail_msg("%s", result.text);
+    semel_result_clear(&result);
+    result = expect(rig->client, "never", "", &rerun, SEMEL_NOT_EXECUTED, SEMEL_INVALID);
+    assert_non_null(strstr(result.text, "\"never\", call 2 of unix:"));
+    semel_result_clear(&result);
+    result = expect(rig->client, "echo", "x", &rerun, SEMEL_VALUE, SEMEL_OK);
+    semel_result_clear(&result);
+    rig_end(rig);
+}
+
+static void test_export(void **state)
+{
+    struct semel_method_options bad_kind = { .kind = (enum semel_kind)9 };
+    struct semel_method_options bad_time = { .max_run_ms = -1 };
+    struct rig *rig = rig_make(NULL);
+    char name[SEMEL_METHOD_BYTES + 2];
+
+    (void)state;
+    memset(name, 'n', sizeof name);
+    name[SEMEL_METHOD_BYTES + 1] = '\0';
+    assert_int_equal(semel_server_export(rig->server, name, echo, NULL, NULL), SEMEL_INVALID);
+    name[SEMEL_METHOD_BYTES] = '\0';
+    assert_int_equal(semel_server_export(rig->server, name, echo, NULL, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_export(rig->server, name, echo, NULL, NULL), SEMEL_ALREADY);
+    assert_int_equal(semel_server_export(rig->server, "", echo, NULL, NULL), SEMEL_INVALID);
+    assert_int_equal(semel_server_export(rig->server, "semel.x", echo, NULL, NULL),
+                     SEMEL_INVALID);
+    assert_int_equal(semel_server_export(rig->server, "a\nb", echo, NULL, NULL), SEMEL_INVALID);
+    assert_int_equal(semel_server_export(rig->server, "a", NULL, NULL, NULL), SEMEL_INVALID);
+    assert_int_equal(semel_server_export(rig->server, "a", echo, NULL, &bad_kind), SEMEL_INVALID);
+    assert_int_equal(semel_server_export(rig->server, "a", echo, NULL, &bad_time), SEMEL_INVALID);
+    rig_go(rig);
+    expect_gone(rig->client, name, SEMEL_VALUE, SEMEL_OK);
+    /* While it runs, too. */
+    expect_gone(rig->client, "echo", SEMEL_NOT_EXECUTED, SEMEL_NO_METHOD);
+    assert_int_equal(semel_server_export(rig->server, "echo", echo, NULL, NULL), SEMEL_OK);
+    expect_echo(rig->client, "now it is there");
+    semel_server_stop(rig->server);
+    assert_int_equal(semel_server_wait(rig->server, -1, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_export(rig->server, "b", echo, NULL, NULL), SEMEL_STOPPED);
+    rig_end(rig);
+}
+
+/* --- taken, dropped, died --------------------------------------------------------------------- */
+
+struct shelf {
+    pthread_mutex_t lock;
+    struct semel_request *requests[64];
+    int count;
+    bool finish_inside;
+};
+
+static void shelve(struct semel_request *request, void *user)
+{
+    struct shelf *shelf = user;
+
+    semel_request_take(request);
+    semel_request_take(request); /* once is enough, twice is harmless */
+    if (shelf->finish_inside) {
+        REQUIRE(semel_request_reply(request, "inside", 6) == SEMEL_OK);
+        REQUIRE(semel_request_reply(request, "inside", 6) == SEMEL_ALREADY);
+        return;
+    }
+    pthread_mutex_lock(&shelf->lock);
+    shelf->requests[shelf->count++] = request;
+    pthread_mutex_unlock(&shelf->lock);
+}
+
+static int shelved(struct shelf *shelf)
+{
+    int count;
+
+    pthread_mutex_lock(&shelf->lock);
+    count = shelf->count;
+    pthread_mutex_unlock(&shelf->lock);
+    return count;
+}
+
+struct full_shelf {
+    struct shelf *shelf;
+    int count;
+};
+
+static bool is_full(void *arg)
+{
+    struct full_shelf *full = arg;
+
+    return shelved(full->shelf) >= full->count;
+}
+
+static void *finish_all(void *arg)
+{
+    struct shelf *shelf = arg;
+
+    for (int i = 0; i < 40; i++) {
+        struct semel_request *request = shelf->requests[i];
+
+        if (i % 4 == 0)
+            REQUIRE(semel_request_reply(request, "later", 5) == SEMEL_OK);
+        else if (i % 4 == 1)
+            REQUIRE(semel_request_fail(request, i, "no") == SEMEL_OK);
+        else if (i % 4 == 2)
+            semel_request_drop(request);
+        else
+            semel_request_died(request, "killed by signal 9");
+    }
+    return NULL;
+}
+
+/* 40 calls open at once on a server of one worker: a taken request does not hold the worker. */
+static void test_taken(void **state)
+{
+    struct semel_server_options options = { .workers = 1 };
+    struct rig *rig = rig_make(&options);
+    struct shelf shelf = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct full_shelf full = { &shelf, 40 };
+    static const enum semel_outcome outcomes[] = { SEMEL_VALUE, SEMEL_FAILURE, SEMEL_UNKNOWN,
+                                                   SEMEL_UNKNOWN };
+    static const enum semel_status statuses[] = { SEMEL_OK, SEMEL_FAILED, SEMEL_DROPPED,
+                                                  SEMEL_HANDLER_DIED };
+    struct seen seen[40];
+    pthread_t thread;
+
+    (void)state;
+    rig_export(rig, "shelve", shelve, &shelf, NULL);
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_go(rig);
+    for (int i = 0; i < 40; i++)
+        start_call(rig->client, "shelve", "", NULL, &seen[i], NULL);
+    assert_true(kit_eventually(is_full, &full, 60));
+    expect_echo(rig->client, "the worker is free");
+    assert_int_equal(pthread_create(&thread, NULL, finish_all, &shelf), 0);
+    pthread_join(thread, NULL);
+    for (int i = 0; i < 40; i++) {
+        /* One worker takes the calls in order, so request i is call i. */
+        wait_seen(&seen[i]);
+        assert_int_equal(seen[i].outcome, outcomes[i % 4]);
+        assert_int_equal(seen[i].status, statuses[i % 4]);
+        if (i % 4 == 3)
+            assert_non_null(strstr(seen[i].result.text, "killed by signal 9"));
+        semel_result_clear(&seen[i].result);
+    }
+    shelf.finish_inside = true;
+    for (int i = 0; i < 20; i++)
+        expect_gone(rig->client, "shelve", SEMEL_VALUE, SEMEL_OK);
+    rig_end(rig);
+}
+
+/* A taken request counts against its method's limit until it is finished. */
+static void test_taken_limit(void **state)
+{
+    struct semel_method_options limit = { .limit = 1 };
+    struct rig *rig = rig_make(NULL);
+    struct shelf shelf = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct full_shelf full = { &shelf, 1 };
+    struct seen seen[3];
+
+    (void)state;
+    rig_export(rig, "shelve", shelve, &shelf, &limit);
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_go(rig);
+    for (int i = 0; i < 3; i++)
+        start_call(rig->client, "shelve", "", NULL, &seen[i], NULL);
+    for (int i = 0; i < 3; i++) {
+        full.count = i + 1;
+        assert_true(kit_eventually(is_full, &full, 60));
+        expect_echo(rig->client, "neighbour");
+        kit_sleep_ms(20);
+        assert_int_equal(shelved(&shelf), i + 1);
+        assert_int_equal(semel_request_reply(shelf.requests[i], "", 0), SEMEL_OK);
+    }
+    for (int i = 0; i < 3; i++) {
+        wait_seen(&seen[i]);
+        semel_result_clear(&seen[i].result);
+    }
+    rig_end(rig);
+}
+
+static void forget(struct semel_request *request, void *user)
+{
+    (void)request;
+    (void)user;
+}
+
+static void test_dropped(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "forget", forget, NULL, NULL);
+    rig_go(rig);
+    for (int i = 0; i < 50; i++) {
+        result = expect(rig->client, "forget", "", NULL, SEMEL_UNKNOWN, SEMEL_DROPPED);
+        assert_non_null(strstr(result.text, "\"forget\", call "));
+        semel_result_clear(&result);
+    }
+    assert_true(log_has(rig, "its handler returned without finishing it"));
+    assert_int_equal(rig_counters(rig).unknown, 50);
+    rig_end(rig);
+}
+
+/* --- limits of the caller -------------------------------------------------------------------- */
+
+static void answer_big(struct semel_request *request, void *user)
+{
+    static const char big[5000];
+
+    (void)user;
+    REQUIRE(semel_request_reply(request, big, sizeof big) == SEMEL_TOO_LARGE);
+    REQUIRE(semel_request_reply(request, big, 1000) == SEMEL_OK);
+}
+
+static void test_callers_limit(void **state)
+{
+    struct semel_client_options small = { .body_bytes = 1000 };
+    struct rig *rig = rig_make(NULL);
+    struct semel_client *client;
+
+    (void)state;
+    rig_export(rig, "big", answer_big, NULL, NULL);
+    rig_go(rig);
+    client = rig_connect(rig, &small);
+    expect_gone(client, "big", SEMEL_VALUE, SEMEL_OK);
+    assert_int_equal(semel_client_destroy(client), SEMEL_OK);
+    rig_end(rig);
+}
+
+/* --- cancellation ---------------------------------------------------------------------------- */
+
+struct watch {
+    atomic_int started, told, left, done;
+    bool listen; /* by callback instead of looking */
+};
+
+static void told(struct semel_request *request, void *user)
+{
+    struct watch *watch = user;
+
+    REQUIRE(semel_request_cancelled(request));
+    REQUIRE(semel_request_reply(request, "", 0) == SEMEL_WOULD_DEADLOCK);
+    atomic_fetch_add(&watch->told, 1);
+}
+
+static void watch_for(struct semel_request *request, void *user)
+{
+    struct watch *watch = user;
+
+    if (watch->listen)
+        semel_request_on_cancel(request, told, watch);
+    atomic_fetch_add(&watch->started, 1);
+    while (watch->listen ? atomic_load(&watch->told) == 0 : !semel_request_cancelled(request))
+        kit_sleep_ms(1);
+    if (!watch->listen) {
+        semel_request_on_cancel(request, told, watch); /* at once: it is cancelled already */
+        REQUIRE(atomic_load(&watch->told) == 1);
+    }
+    REQUIRE(semel_request_fail(request, 3, "cancelled in the middle") == SEMEL_OK);
+    atomic_fetch_add(&watch->done, 1);
+}
+
+static bool has_started(void *arg)
+{
+    return atomic_load(&((struct watch *)arg)->started) > 0;
+}
+
+static bool is_done(void *arg)
+{
+    return atomic_load(&((struct watch *)arg)->done) > 0;
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    for (int listen = 0; listen < 2; listen++) {
+        struct rig *rig = rig_make(NULL);
+        struct watch watch = { .listen = listen };
+        struct semel_call *call;
+        struct seen seen;
+
+        rig_export(rig, "watch", watch_for, &watch, NULL);
+        rig_go(rig);
+        start_call(rig->client, "watch", "", NULL, &seen, &call);
+        assert_true(kit_eventually(has_started, &watch, 60));
+        semel_call_cancel(call);
+        wait_seen(&seen);
+        assert_int_equal(seen.outcome, SEMEL_FAILURE); /* the handler's own word */
+        assert_int_equal(atomic_load(&watch.told), 1);
+        semel_result_clear(&seen.result);
+        semel_call_unref(call);
+        rig_end(rig);
+    }
+}
+
+/* The deadline passes, the grace passes, the caller is gone: the handler sees each. */
+static void outstay(struct semel_request *request, void *user)
+{
+    struct watch *watch = user;
+
+    atomic_fetch_add(&watch->started, 1);
+    while (semel_request_remaining_ms(request) > 0)
+        kit_sleep_ms(1);
+    while (!semel_request_caller_left(request))
+        kit_sleep_ms(1);
+    REQUIRE(semel_request_cancelled(request));
+    REQUIRE(semel_request_reply(request, "nobody hears this", 17) == SEMEL_OK);
+    atomic_fetch_add(&watch->done, 1);
+}
+
+static void test_caller_left(void **state)
+{
+    struct semel_client_options quick = { .cancel_grace_ms = 20 };
+    struct semel_call_options soon = { .deadline_ms = 50 };
+    struct rig *rig = rig_make(NULL);
+    struct watch watch = { .listen = false };
+    struct semel_client *client;
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "outstay", outstay, &watch, NULL);
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_go(rig);
+    client = rig_connect(rig, &quick);
+    result = expect(client, "outstay", "", &soon, SEMEL_UNKNOWN, SEMEL_DEADLINE);
+    semel_result_clear(&result);
+    assert_true(kit_eventually(is_done, &watch, 60));
+    expect_echo(client, "the session goes on");
+    /* A client that leaves altogether. */
+    atomic_store(&watch.done, 0);
+    atomic_store(&watch.started, 0);
+    assert_int_equal(semel_client_start(client, "outstay", semel_bytes(NULL, 0),
+                                        &(struct semel_call_options){ .deadline_ms = 100 }, note,
+                                        &(struct seen){ .times = 0 }, NULL),
+                     SEMEL_OK);
+    assert_true(kit_eventually(has_started, &watch, 60));
+    assert_int_equal(semel_client_destroy(client), SEMEL_OK);
+    assert_true(kit_eventually(is_done, &watch, 60));
+    assert_int_equal(rig_counters(rig).calls_abandoned >= 1, 1);
+    rig_end(rig);
+}
+
+/* Calls that expire while they wait never run. */
+static void test_expired_waiting(void **state)
+{
+    struct semel_server_options options = { .workers = 1 };
+    struct semel_call_options soon = { .deadline_ms = 50 };
+    struct rig *rig = rig_make(&options);
+    struct seen first, waiting[5];
+    struct gate gate;
+
+    (void)state;
+    gate_init(&gate);
+    rig_export(rig, "gated", gated, &gate, NULL);
+    rig_export(rig, "never", never, NULL, NULL);
+    rig_go(rig);
+    start_call(rig->client, "gated", "", NULL, &first, NULL);
+    wait_inside(&gate, 1);
+    for (int i = 0; i < 5; i++)
+        start_call(rig->client, "never", "", &soon, &waiting[i], NULL);
+    for (int i = 0; i < 5; i++) {
+        wait_seen(&waiting[i]);
+        assert_int_equal(waiting[i].outcome, SEMEL_NOT_EXECUTED);
+        /* By the server's clock, or by the CANCEL that the client sends at the same time. */
+        assert_true(waiting[i].status == SEMEL_EXPIRED || waiting[i].status == SEMEL_CANCELLED);
+        semel_result_clear(&waiting[i].result);
+    }
+    gate_open(&gate, true);
+    wait_seen(&first);
+    semel_result_clear(&first.result);
+    rig_end(rig);
+    gate_fini(&gate);
+}
+
+/* --- S6 ---------------------------------------------------------------------------------- */
+
+struct once {
+    atomic_int runs;
+    struct gate gate;
+};
+
+static void fail_once(struct semel_request *request, void *user)
+{
+    struct once *once = user;
+
+    atomic_fetch_add(&once->runs, 1);
+    gate_pass(&once->gate);
+    REQUIRE(semel_request_fail(request, 5, "stored") == SEMEL_OK);
+}
+
+static bool call_finished(void *arg)
+{
+    return rig_counters(arg).failures == 1;
+}
+
+/* The connection is away while the handler fails; the failure is there when it is back. */
+static void test_failure_stored(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct once once = { .runs = 0 };
+    struct kit_relay *relay;
+    struct semel_client *client;
+    struct seen seen;
+
+    (void)state;
+    gate_init(&once.gate);
+    rig_export(rig, "fail", fail_once, &once, NULL);
+    rig_go(rig);
+    relay = kit_relay_start(rig->place.path, 0, 1);
+    assert_int_equal(semel_client_create(&client, kit_relay_address(relay), NULL), SEMEL_OK);
+    start_call(client, "fail", "", NULL, &seen, NULL);
+    wait_inside(&once.gate, 1);
+    kit_relay_mute(relay, true);
+    kit_relay_cut(relay);
+    gate_open(&once.gate, true);
+    assert_true(kit_eventually(call_finished, rig, 60));
+    kit_relay_mute(relay, false);
+    kit_relay_cut(relay);
+    wait_seen(&seen);
+    assert_int_equal(seen.outcome, SEMEL_FAILURE);
+    assert_int_equal(seen.result.code, 5);
+    assert_string_equal(seen.result.text, "stored");
+    assert_int_equal(atomic_load(&once.runs), 1);
+    semel_result_clear(&seen.result);
+    assert_true(rig_counters(rig).sessions_resumed >= 1);
+    assert_true(rig_counters(rig).replayed >= 1);
+    assert_int_equal(semel_client_destroy(client), SEMEL_OK);
+    kit_relay_stop(relay);
+    rig_end(rig);
+    gate_fini(&once.gate);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST("M3 remote error", test_remote_error),
+        TEST("a handler sees what was called, by whom and with what", test_look),
+        TEST("calls that may not run do not run, and are told why", test_refused),
+        TEST("export checks what it is given, also while serving", test_export),
+        TEST("taken requests are finished from other threads", test_taken),
+        TEST("a taken request counts against its method's limit", test_taken_limit),
+        TEST("a dropped request is unknown", test_dropped),
+        TEST("the caller's limit leaves a request open", test_callers_limit),
+        TEST("a cancelled call is seen by its handler, once", test_cancel),
+        TEST("a handler sees that its caller has left", test_caller_left),
+        TEST("calls that expire while they wait never run", test_expired_waiting),
+        TEST("S6 handler failure is stored and replayed", test_failure_stored),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
