@@ -8,7 +8,8 @@
 # over, a separate program compares the ledgers and says whether every call ran once.
 #
 # From the environment: DEMO_SECONDS (20), DEMO_CLIENTS (4), DEMO_THREADS (16 in each), DEMO_DIR
-# (where the ledgers are kept; without it they are removed, unless the audit fails).
+# (where the ledgers are kept; without it they are removed, unless the audit fails), DEMO_AUDIT
+# (options of the audit).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${1:-build/release}
@@ -153,7 +154,8 @@ if [ "$failed" = 1 ]; then
     exit 1
 fi
 
-if "$programs/demo_audit" "$directory"; then
+# shellcheck disable=SC2086
+if "$programs/demo_audit" ${DEMO_AUDIT:-} "$directory"; then
     [ -n "$keep" ] || rm -rf "$directory"
     leave 0
 fi

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/* call.c - semel call: one call, its outcome as bytes, a message and an exit code.
+ *
+ * The main thread connects, starts the call and waits for its completion; the signal thread
+ * turns Ctrl-C into a cancellation. `phase` tells it whether a call is outstanding: before and
+ * after, a signal ends the process at once; during the call the first signal cancels and the
+ * second gives up, which leaves the outcome unknown. Nothing is submitted before a connection is
+ * there, so that "cannot connect" is a promise that nothing was sent. */
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "duration.h"
+#include "json.h"
+#include "numbers.h"
+#include "output.h"
+#include "signals.h"
+#include "tool.h"
+
+#define CONNECT_TIMEOUT_MS 3000
+
+struct arguments {
+    const char *address, *method, *data;
+    int64_t timeout_ms, connect_timeout_ms;
+    uint64_t body_limit;
+    bool rerun_ok, refuse_when_full;
+};
+
+enum phase { PHASE_BEFORE, PHASE_CALLING, PHASE_AFTER };
+
+struct caller {
+    pthread_mutex_t lock;
+    enum phase phase;        /* lock */
+    struct semel_call *call; /* lock; set while phase is PHASE_CALLING */
+    sem_t completed;         /* posted once, by on_done */
+    struct semel_result result;
+};
+
+enum { KEY_TIMEOUT = 256, KEY_CONNECT, KEY_RERUN, KEY_REFUSE, KEY_BODY_LIMIT };
+
+static const struct argp_option options[] = {
+    { "timeout", KEY_TIMEOUT, "DURATION", 0, "The call's deadline (default 30s)", 0 },
+    { "connect-timeout", KEY_CONNECT, "DURATION", 0,
+      "Give up connecting after this long (default 3s)", 0 },
+    { "rerun-ok", KEY_RERUN, NULL, 0,
+      "Running it twice is harmless: run it again if the server lost the session (the method "
+      "must be idempotent)",
+      0 },
+    { "refuse-when-full", KEY_REFUSE, NULL, 0,
+      "End with exit code 6 at once when the server is overloaded, instead of waiting", 0 },
+    { "body-limit", KEY_BODY_LIMIT, "SIZE", 0, "Largest reply accepted (default 16MiB)", 0 },
+    OUTPUT_OPTIONS,
+    { NULL, 0, NULL, 0, NULL, 0 },
+};
+
+static const char doc[] =
+    "Call METHOD of the server at ADDRESS and print the bytes of its reply as they are.\n"
+    "The body is DATA; '-' reads it from standard input; without DATA it is empty."
+    "\v"
+    "Examples:\n"
+    "  semel call unix:/run/x echo hello\n"
+    "  tar c photos | semel call tcp:backup.example:7000 store - --timeout 5m\n"
+    "  semel call unix:/run/x sum '1 2 3' -o json\n\n"
+    "Exit codes: 0 value, 1 failure, 2 usage, 3 cannot connect, 4 not executed (expired or "
+    "refused), 5 outcome unknown, 6 overloaded, 7 not permitted, 8 no such method, 9 cancelled, "
+    "10 protocol error. 3, 4 and 6 to 10 promise that nothing happened. Ctrl-C once cancels the "
+    "call, twice gives up waiting.";
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+    char why[200];
+
+    switch (key) {
+    case KEY_TIMEOUT:
+        if (!duration_parse_ms(arg, &a->timeout_ms, why, sizeof why))
+            argp_error(state, "--timeout: %s", why);
+        return 0;
+    case KEY_CONNECT:
+        if (!duration_parse_ms(arg, &a->connect_timeout_ms, why, sizeof why))
+            argp_error(state, "--connect-timeout: %s", why);
+        return 0;
+    case KEY_BODY_LIMIT:
+        if (!size_parse(arg, SEMEL_BODY_BYTES_MAX, &a->body_limit, why, sizeof why))
+            argp_error(state, "--body-limit: %s", why);
+        return 0;
+    case KEY_RERUN:
+        a->rerun_ok = true;
+        return 0;
+    case KEY_REFUSE:
+        a->refuse_when_full = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (state->arg_num > 2)
+            argp_error(state, "too many arguments; put DATA with spaces in quotes");
+        *(state->arg_num == 0 ? &a->address : state->arg_num == 1 ? &a->method : &a->data) = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (state->arg_num < 2)
+            argp_error(state, "an address and a method are needed");
+        return 0;
+    default:
+        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* All of standard input. False: it cannot be read or held; said so. */
+static bool read_input(char **out_data, size_t *out_size)
+{
+    size_t size = 0, room = 65536;
+    char *data = malloc(room);
+
+    for (;;) {
+        ssize_t got = data ? read(STDIN_FILENO, data + size, room - size) : -1;
+
+        if (got < 0 && data && errno == EINTR)
+            continue;
+        if (got < 0) {
+            output_error("cannot read the body from standard input: %s",
+                         strerror(data ? errno : ENOMEM));
+            free(data);
+            return false;
+        }
+        if (got == 0)
+            break;
+        size += (size_t)got;
+        if (size == room) {
+            char *larger = realloc(data, room * 2);
+
+            if (!larger)
+                free(data);
+            data = larger;
+            room *= 2;
+        }
+    }
+    *out_data = data;
+    *out_size = size;
+    return true;
+}
+
+static void on_signal(int number, unsigned count, void *user)
+{
+    struct caller *caller = user;
+
+    pthread_mutex_lock(&caller->lock);
+    if (caller->phase != PHASE_CALLING)
+        _exit(128 + number);
+    if (count > 1) {
+        output_error("gave up waiting; the outcome is unknown");
+        _exit(TOOL_UNKNOWN);
+    }
+    semel_call_cancel(caller->call);
+    output_note("cancelling; once more gives up waiting");
+    pthread_mutex_unlock(&caller->lock);
+}
+
+static void set_phase(struct caller *caller, enum phase phase)
+{
+    pthread_mutex_lock(&caller->lock);
+    caller->phase = phase;
+    pthread_mutex_unlock(&caller->lock);
+}
+
+static void on_done(struct semel_result *result, void *user)
+{
+    struct caller *caller = user;
+
+    if (semel_result_take(result, &caller->result) != SEMEL_OK) {
+        /* The reply cannot be kept: its outcome can. */
+        caller->result.outcome = SEMEL_UNKNOWN;
+        caller->result.status = SEMEL_NO_MEMORY;
+        caller->result.text = "the reply arrived, but there is no memory to hold it";
+        caller->result.call = result->call;
+    }
+    sem_post(&caller->completed);
+}
+
+static void print_json(const struct semel_result *result)
+{
+    struct json json;
+
+    json_begin(&json, stdout);
+    json_text(&json, "outcome", semel_outcome_text(result->outcome));
+    json_text(&json, "status", semel_status_name(result->status));
+    if (result->method)
+        json_text(&json, "method", result->method);
+    if (result->peer)
+        json_text(&json, "peer", result->peer);
+    json_count(&json, "call", result->call);
+    if (result->outcome == SEMEL_VALUE)
+        json_bytes(&json, "body", result->body.data, result->body.size);
+    if (result->outcome == SEMEL_FAILURE)
+        json_number(&json, "code", result->code);
+    if (result->text)
+        json_text(&json, "text", result->text);
+    if (result->detail.size)
+        json_bytes(&json, "detail", result->detail.data, result->detail.size);
+    if (result->trace)
+        json_text(&json, "trace", result->trace);
+    json_end(&json);
+}
+
+/* Print the outcome. Returns the exit code. */
+static int print_result(const struct semel_result *result)
+{
+    char text[2048];
+    int code = tool_exit_of_result(result->outcome, result->status);
+
+    if (output_json())
+        print_json(result);
+    else if (result->outcome == SEMEL_VALUE && result->body.size)
+        fwrite(result->body.data, 1, result->body.size, stdout);
+    if (result->outcome != SEMEL_VALUE) {
+        semel_result_message(result, text, sizeof text);
+        if (result->outcome == SEMEL_FAILURE)
+            output_error("%s (code %d)", text, result->code);
+        else
+            output_error("%s", text);
+        output_quote(result->detail.data, result->detail.size);
+        if (result->trace && output_verbose())
+            output_quote(result->trace, strlen(result->trace));
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        /* Whoever runs this command does not have the answer, and must not take it for a
+         * failure. */
+        output_error("the call ended (%s), but its reply could not be written to standard "
+                     "output: %s",
+                     semel_outcome_text(result->outcome), strerror(errno));
+        code = TOOL_UNKNOWN;
+    }
+    return code;
+}
+
+/* Report a call that was never made. Returns the exit code. */
+static int not_made(const struct arguments *a, enum semel_status status, const char *text)
+{
+    struct semel_result result = { .outcome = SEMEL_NOT_EXECUTED,
+                                   .status = status,
+                                   .text = text,
+                                   .method = a->method,
+                                   .peer = a->address };
+
+    if (output_json())
+        print_json(&result);
+    output_error("%s at %s, not sent: %s%s%s", a->method, a->address, semel_status_text(status),
+                 text && *text ? ": " : "", text ? text : "");
+    fflush(stdout);
+    return tool_exit_of_status(status);
+}
+
+/* Start the call on a connected client and wait for its end. */
+static int call_and_print(struct caller *caller, struct semel_client *client,
+                          const struct arguments *a, struct semel_bytes body, int64_t spent_ms)
+{
+    struct semel_call_options call_options = SEMEL_CALL_OPTIONS_INIT;
+    enum semel_status status;
+    int code;
+
+    call_options.rerun_ok = a->rerun_ok;
+    call_options.refuse_when_full = a->refuse_when_full;
+    if (a->timeout_ms)
+        call_options.deadline_ms = a->timeout_ms > spent_ms ? a->timeout_ms - spent_ms : 1;
+
+    /* Under the lock, so that a signal finds either no call or one that it can cancel. */
+    pthread_mutex_lock(&caller->lock);
+    status =
+        semel_client_start(client, a->method, body, &call_options, on_done, caller, &caller->call);
+    if (status == SEMEL_OK)
+        caller->phase = PHASE_CALLING;
+    pthread_mutex_unlock(&caller->lock);
+    if (status != SEMEL_OK)
+        return not_made(a, status,
+                        status == SEMEL_INVALID ? "a method's name has 1 to 255 bytes" : NULL);
+    while (sem_wait(&caller->completed) != 0)
+        ;
+    set_phase(caller, PHASE_AFTER);
+    code = print_result(&caller->result);
+    semel_result_clear(&caller->result);
+    semel_call_unref(caller->call);
+    return code;
+}
+
+static int connect_and_call(struct caller *caller, const struct arguments *a,
+                            struct semel_bytes body)
+{
+    struct semel_client_options client_options = SEMEL_CLIENT_OPTIONS_INIT;
+    struct semel_client *client;
+    int64_t begin = clock_now(), wait_ms = a->connect_timeout_ms;
+    enum semel_status status;
+    char text[1024] = "";
+    int code;
+
+    client_options.log = output_log;
+    client_options.body_bytes = a->body_limit;
+    status = semel_client_create(&client, a->address, &client_options);
+    if (status == SEMEL_BAD_ADDRESS)
+        return not_made(a, status, "write unix:/path, tcp:HOST:PORT or fd:N");
+    if (status != SEMEL_OK)
+        return not_made(a, status, NULL);
+    if (a->timeout_ms && a->timeout_ms < wait_ms)
+        wait_ms = a->timeout_ms;
+    status = semel_client_wait_connected(client, wait_ms, text, sizeof text);
+    if (status != SEMEL_OK)
+        code = not_made(a, status, text);
+    else
+        code = call_and_print(caller, client, a, body, (clock_now() - begin) / 1000000);
+    if (semel_client_destroy(client) != SEMEL_OK)
+        output_error("the client could not be destroyed");
+    return code;
+}
+
+int tool_call(int argc, char **argv)
+{
+    static const struct argp argp = { options, parse, "ADDRESS METHOD [DATA|-]", doc, NULL,
+                                      NULL,    NULL };
+    static struct caller caller = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct arguments a = { .connect_timeout_ms = CONNECT_TIMEOUT_MS };
+    struct semel_bytes body;
+    char *input = NULL;
+    size_t size = 0;
+    int code;
+
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+    body = semel_bytes_text(a.data);
+    if (a.data && strcmp(a.data, "-") == 0) {
+        if (!read_input(&input, &size))
+            return TOOL_NOT_EXECUTED;
+        body = semel_bytes(input, size);
+    }
+    sem_init(&caller.completed, 0, 0);
+    signals_block();
+    if (!signals_watch(on_signal, &caller)) {
+        output_error("cannot start a thread: %s", strerror(errno));
+        code = TOOL_NOT_EXECUTED;
+    } else {
+        code = connect_and_call(&caller, &a, body);
+    }
+    free(input);
+    return code;
+}

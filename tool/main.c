@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+#include <string.h>
+
+#include "output.h"
+#include "tool.h"
+
+struct command {
+    const char *name;
+    char *full_name; /* argv[0] of the command, for messages */
+    int (*run)(int argc, char **argv);
+    const char *summary;
+};
+
+static char serve_name[] = "semel serve", call_name[] = "semel call", bench_name[] = "semel bench",
+            proxy_name[] = "semel proxy";
+
+static const struct command commands[] = {
+    { "serve", serve_name, tool_serve, "answer calls with built-in methods or shell commands" },
+    { "call", call_name, tool_call, "call a method and print its reply" },
+    { "bench", bench_name, tool_bench, "measure calls on one client" },
+    { "proxy", proxy_name, tool_proxy, "relay connections and cut them, again and again" },
+};
+
+#define COMMANDS (sizeof commands / sizeof commands[0])
+
+static void usage(FILE *file)
+{
+    fputs("Usage: semel COMMAND [OPTION...]\n"
+          "Call functions in other processes and machines: each call once, also over\n"
+          "connections that break.\n\nCommands:\n",
+          file);
+    for (size_t i = 0; i < COMMANDS; i++)
+        fprintf(file, "  %-8s %s\n", commands[i].name, commands[i].summary);
+    fputs("\n  semel COMMAND --help   all about one command, with examples\n"
+          "  semel --version        the version\n\n"
+          "Addresses: unix:/path, tcp:HOST:PORT, fd:N; several separated by commas.\n"
+          "Durations carry a unit: 250us 20ms 10s 5m 1h.\n\n"
+          "Exit codes: 0 value, 1 failure, 2 usage, 3 cannot connect, 4 not executed,\n"
+          "5 outcome unknown, 6 overloaded, 7 not permitted, 8 no such method, 9 cancelled,\n"
+          "10 protocol error; 3, 4 and 6 to 10 promise that nothing happened.\n",
+          file);
+}
+
+static const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static int command_run(const struct command *command, int argc, char **argv)
+{
+    argp_err_exit_status = TOOL_USAGE;
+    argv[0] = command->full_name;
+    output_init(command->full_name);
+    return command->run(argc, argv);
+}
+
+static int help(const char *name)
+{
+    static char option[] = "--help";
+    char *argv[] = { NULL, option, NULL };
+    const struct command *command = command_find(name);
+
+    if (command)
+        return command_run(command, 2, argv);
+    fprintf(stderr, "semel: there is no command '%.40s'; 'semel --help' lists them\n", name);
+    return TOOL_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *command;
+
+    if (argc < 2) {
+        usage(stderr);
+        return TOOL_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        printf("semel %s\n", semel_version());
+        return TOOL_VALUE;
+    }
+    if (strcmp(argv[1], "help") == 0 && argc > 2)
+        return help(argv[2]);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "-?") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return TOOL_VALUE;
+    }
+    command = command_find(argv[1]);
+    if (!command) {
+        fprintf(stderr, "semel: there is no command '%.40s'; 'semel --help' lists them\n", argv[1]);
+        return TOOL_USAGE;
+    }
+    return command_run(command, argc - 1, argv + 1);
+}

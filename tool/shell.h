@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* shell.h - a shell command as a method.
+ *
+ * /bin/sh -c COMMAND runs once per call: the body is its standard input, its standard output the
+ * reply. Status 0 is a value, 1 to 128 a failure with that code and the last 4 KiB of standard
+ * error, anything above, or death by a signal, unknown: what it had done by then, nobody can say.
+ * Its environment has SEMEL_METHOD, SEMEL_CALL_KEY (32 hexadecimal digits, the same on every
+ * re-execution) and SEMEL_DEADLINE (milliseconds left when it started).
+ *
+ * A cancelled call's process group gets SIGTERM, and SIGKILL after the grace or as soon as nothing
+ * holds the command's output any more. What a command leaves running in the background is neither
+ * waited for nor killed, unless the call is cancelled. */
+#ifndef TOOL_SHELL_H
+#define TOOL_SHELL_H
+
+#include <semel/request.h>
+
+struct shell {
+    const char *command;
+    int64_t grace_ns;    /* from SIGTERM to SIGKILL */
+    uint64_t body_limit; /* output beyond it is not kept */
+};
+
+/* A semel_handler_fn; user is a struct shell. Blocks until the command has ended. */
+void shell_handler(struct semel_request *request, void *user);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* tool.h - what the commands share: their entry points and the exit codes.
+ *
+ * The tool uses Semel's public interface, libc and POSIX, nothing else. */
+#ifndef TOOL_TOOL_H
+#define TOOL_TOOL_H
+
+#include <semel/semel.h>
+
+/* The exit codes. 3, 4 and 6 to 10 are promises that nothing happened. 130 and 143 (Ctrl-C,
+ * SIGTERM) are used only while no call is outstanding. */
+enum tool_exit {
+    TOOL_VALUE = 0,
+    TOOL_FAILURE = 1,
+    TOOL_USAGE = 2,
+    TOOL_CONNECT = 3,
+    TOOL_NOT_EXECUTED = 4,
+    TOOL_UNKNOWN = 5,
+    TOOL_OVERLOADED = 6,
+    TOOL_DENIED = 7,
+    TOOL_NO_METHOD = 8,
+    TOOL_CANCELLED = 9,
+    TOOL_PROTOCOL = 10
+};
+
+/* The exit code for a call's outcome. */
+int tool_exit_of_result(enum semel_outcome outcome, enum semel_status status);
+
+/* The exit code when no call was made, for instance because no connection could be had. */
+int tool_exit_of_status(enum semel_status status);
+
+/* The commands. argv[0] is "semel COMMAND". Each returns the exit code. */
+int tool_serve(int argc, char **argv);
+int tool_call(int argc, char **argv);
+int tool_bench(int argc, char **argv);
+int tool_proxy(int argc, char **argv);
+
+#endif
