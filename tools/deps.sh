@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Print and install what building and testing need and this machine lacks: deps.sh [build|test|check]
+# Print and install what is missing for building, testing or checking: deps.sh [build|test|check]
 # Debian and its kin by apt-get (with sudo when not root); elsewhere a list of what is missing.
 # Reads nothing from the terminal.
 set -eu
@@ -51,8 +51,8 @@ probe() {
 runtime() { # the package of clang's sanitizers: of the clang that is, or will be, there
     version=$(clang -dumpversion 2>/dev/null | cut -d. -f1)
     if [ -z "$version" ]; then
-        version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' |
-            head -n 1)
+        version=$(apt-cache depends clang 2>/dev/null |
+            sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p' | head -n 1)
     fi
     echo "libclang-rt-${version:-14}-dev"
 }

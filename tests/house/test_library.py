@@ -69,7 +69,8 @@ class Library(unittest.TestCase):
         library.semel_version.restype = ctypes.c_char_p
         version = re.search(r"version: '([\d.]+)'", house.read('meson.build')).group(1)
         self.assertEqual(library.semel_version().decode(), version)
-        numbers = re.findall(r'#define SEMEL_VERSION_\w+ (\d+)', house.read('include/semel/semel.h'))
+        header = house.read('include/semel/semel.h')
+        numbers = re.findall(r'#define SEMEL_VERSION_\w+ (\d+)', header)
         self.assertEqual('.'.join(numbers), version)
 
 

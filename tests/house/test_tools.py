@@ -181,7 +181,7 @@ class Tidy(Tree):
         self.spoil(SPDX + 'int a; // b\n', 'tool/x.c:2: a // comment')
 
     def test_slashes_in_text_are_none(self):
-        self.put('tool/x.c', SPDX + 'const char *a = "unix://x"; /* see // there */\nint c = \'"\';\n')
+        self.put('tool/x.c', SPDX + 'const char *a = "unix://x"; /* // */\nint c = \'"\';\n')
         self.good('tidy.py')
 
     def test_later(self):
@@ -233,7 +233,8 @@ class Tidy(Tree):
     def test_public_functions(self):
         header = 'include/semel/x.h'
         self.spoil(SPDX + '\nSEMEL_API int semel_x(void);\n', 'semel_x has no comment', header)
-        self.spoil(SPDX + '\n/* Since: 0.1 */\nSEMEL_API int\nsemel_x(void);\n', 'no Thread', header)
+        self.spoil(SPDX + '\n/* Since: 0.1 */\nSEMEL_API int\nsemel_x(void);\n', 'no Thread',
+                   header)
         self.spoil(SPDX + '\n/* Thread: any */\nSEMEL_API int semel_x(void);\n', 'no Since', header)
         self.spoil(SPDX + '\n' + HEADER + '\nSEMEL_API int semel_y(int (*f)(int));\n',
                    'semel_y has no comment', header)

@@ -218,6 +218,8 @@ static const struct change list_changes[] = {
     { SML_LIST, 32, 8, SEMEL_BODY_BYTES_MAX + 1, "LIST with reply bytes out of range" },
     { SAMPLE_LIST_CALLEE, 16, 4, 1, "LIST whose count and length disagree" },
     { SAMPLE_LIST_CALLEE, 24, 8, 6, "LIST with calls out of order" },
+    { SAMPLE_LIST_CALLEE, 72, 8, SML_XID_MAX, NULL },
+    { SAMPLE_LIST_CALLEE, 72, 8, SML_XID_MAX + 1, "LIST with calls out of order" },
     { SAMPLE_LIST_CALLEE, 32, 8, SEMEL_BODY_BYTES_MAX, NULL },
     { SAMPLE_LIST_CALLEE, 32, 8, SEMEL_BODY_BYTES_MAX + 1, "LIST with offset out of range" },
     { SAMPLE_LIST_CALLEE, 40, 1, 0, "LIST with unknown state" },
@@ -376,6 +378,26 @@ static void fragment_limit(void **state)
     sml_store32(bytes, (uint32_t)payload);
     assert_string_equal(decode(bytes, sizeof bytes, SML_PAYLOAD_BYTES_MAX).why,
                         "REPLY with fragment too long");
+}
+
+/* Limits that take two fields to reach. */
+static void list_limit(void **state)
+{
+    struct decoded d;
+
+    (void)state;
+    frame_sample(SML_HELLO, bytes);
+    sml_store64(bytes + 88, SML_XID_MAX);
+    sml_store32(bytes + 28, SEMEL_WINDOW_CALLS_MAX);
+    assert_int_equal(decode(bytes, sizeof bytes, SML_PAYLOAD_BYTES_MAX).result, SML_DECODED);
+    sml_store32(bytes + 28, SEMEL_WINDOW_CALLS_MAX + 1);
+    d = decode(bytes, sizeof bytes, SML_PAYLOAD_BYTES_MAX);
+    assert_int_equal(d.result, SML_MALFORMED);
+    assert_string_equal(d.why, "HELLO lists too many calls");
+    frame_sample(SML_WELCOME, bytes);
+    bytes[18] = 0;
+    sml_store32(bytes + 76, 0); /* a new session: nothing to say of older calls */
+    assert_int_equal(decode(bytes, sizeof bytes, SML_PAYLOAD_BYTES_MAX).result, SML_DECODED);
 }
 
 /* Every beginning of every frame asks for more; nothing is believed early. */
@@ -545,6 +567,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         { "M7 bad input: every malformed frame has its reason", every_reason, NULL, NULL, NULL },
         { "M7 bad input: fragments over the limit", fragment_limit, NULL, NULL, NULL },
+        { "M7 bad input: lists over the limit", list_limit, NULL, NULL, NULL },
         { "M7 bad input: truncation asks for more", truncation, NULL, NULL, NULL },
         { "M7 bad input: wrong magic and wrong version told apart", magic_and_version, NULL, NULL,
           NULL },
