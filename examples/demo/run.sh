@@ -129,6 +129,11 @@ while alive $callers; do
     sleep "$step"
     elapsed=$((elapsed + step))
     progress "$elapsed" $((elapsed % 5 == 0))
+    if ! kill -0 "$server" 2>/dev/null; then
+        wait "$server"
+        echo "The server died, with status $?; what it wrote is in $directory." >&2
+        exit 1
+    fi
     if [ "$elapsed" -gt $((seconds + 180)) ]; then
         echo "The clients hang." >&2
         exit 1

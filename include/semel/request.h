@@ -63,13 +63,13 @@ SEMEL_API enum semel_status semel_request_reply(struct semel_request *request, c
                                                 size_t size);
 
 /* Finish with a failure: a code, a text (UTF-8, cut at SEMEL_TEXT_BYTES; NULL for none). As
- * semel_request_reply otherwise; never TOO_LARGE. Since: 0.1 */
+ * semel_request_reply otherwise; never TOO_LARGE. Thread: one thread at a time. Since: 0.1 */
 SEMEL_API enum semel_status semel_request_fail(struct semel_request *request, int code,
                                                const char *text);
 
 /* As semel_request_fail, with optional detail bytes (at most SEMEL_DETAIL_BYTES, else TOO_LARGE
  * and the request stays open) and a trace text (cut at SEMEL_TRACE_BYTES; NULL for none).
- * Since: 0.1 */
+ * Thread: one thread at a time. Since: 0.1 */
 SEMEL_API enum semel_status semel_request_fail_with(struct semel_request *request, int code,
                                                     const char *text, struct semel_bytes detail,
                                                     const char *trace);

@@ -92,7 +92,8 @@ SEMEL_API enum semel_status semel_server_listen(struct semel_server *server, con
     SEMEL_MUST_USE;
 
 /* The address actually listened at by the last successful listen ("tcp:127.0.0.1:40123").
- * Returns: borrowed until the next listen or destroy; "" before the first. Since: 0.1 */
+ * Returns: borrowed until the next listen or destroy; "" before the first. Thread: any thread.
+ * Blocks: no. Since: 0.1 */
 SEMEL_API const char *semel_server_address(const struct semel_server *server);
 
 /* Make a connected pair: the server serves one end, `out_fd` receives the other, owned by caller,

@@ -119,6 +119,12 @@ static inline struct sml_io sml_channel_writev(struct sml_channel *channel,
     return channel->ops->writev(channel, pieces, count);
 }
 
+/* Do pollers of fd_read notice sml_channel_shutdown, and can what had arrived still be read? */
+static inline bool sml_channel_tells_pollers(const struct sml_channel *channel)
+{
+    return channel->fd_wake < 0;
+}
+
 /* End both directions: pollers of fd_read (sockets) and threads in sml_channel_read_wait and
  * sml_channel_wait_readable wake; input that had arrived can still be read from a socket, then
  * ENDED; writes are BROKEN. The peer sees the end (of a pipe: at close). Any thread; more than

@@ -289,12 +289,14 @@ static void destroy_in_child(struct semel_client *client)
     sml_client_collect(client, &batch);
     sml_list_move_all(&batch.done, &client->posted);
     while ((node = sml_list_pop_front(&batch.done)) != NULL) {
-        struct sml_record *record =
-            (struct sml_record *)SML_CONTAINER(node, struct sml_call, link);
+        struct sml_record *record = (struct sml_record *)SML_CONTAINER(node, struct sml_call, link);
 
         if (!record->blocking) {
-            semel_result_clear(&((struct semel_call *)record)->result);
-            semel_call_unref((struct semel_call *)record);
+            struct semel_call *call = (struct semel_call *)record;
+
+            atomic_store_explicit(&call->completed, true, memory_order_release);
+            semel_result_clear(&call->result);
+            semel_call_unref(call);
         }
     }
     sml_link_fini(&client->link);

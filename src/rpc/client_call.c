@@ -23,8 +23,7 @@ static const struct semel_call_options no_options = SEMEL_CALL_OPTIONS_INIT;
 
 /* Check the arguments and fill in all but the deadline. */
 static enum semel_status describe(struct sml_call *call, const char *method,
-                                  struct semel_bytes body,
-                                  const struct semel_call_options *options)
+                                  struct semel_bytes body, const struct semel_call_options *options)
 {
     size_t method_bytes = method ? strnlen(method, SEMEL_METHOD_BYTES + 1) : 0;
     const char *type = options->content_type ? options->content_type : "";
@@ -103,8 +102,8 @@ static void sleep_until_done(struct sml_blocking *blocking)
 {
     uint32_t running = 0;
 
-    if (!atomic_compare_exchange_strong_explicit(&blocking->word, &running, 2,
-                                                 memory_order_acq_rel, memory_order_acquire))
+    if (!atomic_compare_exchange_strong_explicit(&blocking->word, &running, 2, memory_order_acq_rel,
+                                                 memory_order_acquire))
         return;
     while (atomic_load_explicit(&blocking->word, memory_order_acquire) != 1)
         (void)sml_futex_wait(&blocking->word, 2, SML_NEVER);

@@ -131,8 +131,7 @@ void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, en
 
     sml_list_init(&elsewhere);
     while ((node = sml_list_pop_front(&batch->done)) != NULL) {
-        struct sml_record *record =
-            (struct sml_record *)SML_CONTAINER(node, struct sml_call, link);
+        struct sml_record *record = (struct sml_record *)SML_CONTAINER(node, struct sml_call, link);
 
         if (record->blocking) {
             finish_blocking(client, batch, (struct sml_blocking *)record);

@@ -43,8 +43,8 @@ struct sml_client_conn {
     struct sml_channel channel;
     bool open;
     bool closing;
-    bool broken;            /* a write failed: the channel is to be shut down, then read to its end */
-    bool armed;             /* the I/O thread watches for input; else the reading is borrowable */
+    bool broken; /* a write failed: shut the channel down, then read it to its end */
+    bool armed;  /* the I/O thread watches for input; else the reading is borrowable */
     uint32_t watched_read, watched_write; /* events in the epoll set; 0: not in it */
     enum sml_reader reader;
     uint64_t borrowed;      /* reads by callers */
@@ -74,45 +74,45 @@ struct semel_client {
     struct semel_client_options options; /* defaults filled in */
     struct sml_thread io_thread;
     struct sml_random random;
-    struct sml_wake wake;                /* wakes the I/O thread */
+    struct sml_wake wake; /* wakes the I/O thread */
     struct sml_epoll epoll;
-    _Atomic uintptr_t io_id;             /* 0 until the I/O thread runs */
+    _Atomic uintptr_t io_id; /* 0 until the I/O thread runs */
 
-    _Atomic uint32_t state;              /* enum semel_client_state; written under the lock */
-    _Atomic uint32_t result_hint;        /* room for a reply body that is likely to do */
-    _Atomic uintptr_t stopping_id;       /* the thread that runs callbacks in a stop */
+    _Atomic uint32_t state;        /* enum semel_client_state; written under the lock */
+    _Atomic uint32_t result_hint;  /* room for a reply body that is likely to do */
+    _Atomic uintptr_t stopping_id; /* the thread that runs callbacks in a stop */
 
     struct sml_mutex lock;
     /* Guarded by `lock`. */
     struct sml_link link;
     struct sml_pen pen;
     struct sml_client_conn conn;
-    struct sml_list posted;       /* finished calls whose callbacks the I/O thread is to run */
-    struct sml_cond changed;      /* of `state`, and of `inside` reaching 0 */
-    uint64_t now;                 /* the clock, last read under the lock */
-    uint64_t asleep_until;        /* the I/O thread sleeps, at latest until then; 0: it is awake and
+    struct sml_list posted;  /* finished calls whose callbacks the I/O thread is to run */
+    struct sml_cond changed; /* of `state`, and of `inside` reaching 0 */
+    uint64_t now;            /* the clock, last read under the lock */
+    uint64_t asleep_until;   /* the I/O thread sleeps, at latest until then; 0: it is awake and
                                      will look at everything before it sleeps */
-    uint64_t span_min;            /* shortest deadline given since it last went to sleep */
-    uint32_t in_flight;           /* calls submitted and not yet collected */
-    uint32_t blocking;            /* of these, by blocked threads */
-    uint32_t inside;              /* threads that called in and will touch the client again */
-    uint32_t starts_on_io;        /* calls started by callbacks */
-    bool wake_wanted;             /* the I/O thread is to be woken after the next unlock */
-    bool exit;                    /* the I/O thread is to leave when all is closed */
-    bool failure_untold;          /* the link failed; a stop may have come since */
+    uint64_t span_min;       /* shortest deadline given since it last went to sleep */
+    uint32_t in_flight;      /* calls submitted and not yet collected */
+    uint32_t blocking;       /* of these, by blocked threads */
+    uint32_t inside;         /* threads that called in and will touch the client again */
+    uint32_t starts_on_io;   /* calls started by callbacks */
+    bool wake_wanted;        /* the I/O thread is to be woken after the next unlock */
+    bool exit;               /* the I/O thread is to leave when all is closed */
+    bool failure_untold;     /* the link failed; a stop may have come since */
     enum semel_status failure;
     char failure_text[SML_BYE_TEXT_BYTES + 1];
-    uint8_t *out;                 /* SML_PEN_BUFFER_BYTES: the pen's */
+    uint8_t *out; /* SML_PEN_BUFFER_BYTES: the pen's */
     struct semel_client_counters counters;
 
     /* The I/O thread's. */
     struct sml_connect connect;
     bool connecting;
-    int connect_fd;               /* in the epoll set; -1: none */
+    int connect_fd; /* in the epoll set; -1: none */
     struct sml_client_resolve *resolve;
     enum semel_client_state told; /* by log and on_state */
     uint64_t told_lost;
-    bool told_attempt;            /* a failed attempt was logged since the last connection */
+    bool told_attempt; /* a failed attempt was logged since the last connection */
 };
 
 /* A submitted call. */
@@ -135,12 +135,12 @@ struct semel_call {
     struct sml_record record; /* first */
     struct semel_client *client;
     _Atomic uint32_t refs;
-    _Atomic bool completed;   /* the client may be gone */
-    bool posted;              /* `result` is set */
+    _Atomic bool completed; /* the client may be gone */
+    bool posted;            /* `result` is set */
     semel_done_fn done;
     void *user;
     struct semel_result result;
-    char bytes[];             /* method, content type, body */
+    char bytes[]; /* method, content type, body */
 };
 
 /* Finished calls on their way to their consumers: collected under the lock, delivered without. */

@@ -161,7 +161,7 @@ static void stop_connecting(struct semel_client *client)
         client->resolve->abandoned = true;
 }
 
-/* The machine wants the connection closed. What it has to say (BYE) goes first, if there is room. */
+/* The machine wants the connection closed. What it has to say (BYE) goes first if there is room. */
 static void hang_up(struct semel_client *client)
 {
     stop_connecting(client);
@@ -188,9 +188,11 @@ static void end_broken(struct semel_client *client)
     if (conn->reader == SML_READER_NONE)
         conn->armed = true;
     sml_client_watch(client);
-    /* It cannot even be watched: read no more. */
-    if (conn->armed && !conn->watched_read) {
-        sml_link_closed(&client->link, SEMEL_LINK_LOST, conn->in_have > 0, client->now);
+    /* Its end would not be noticed: read no more. */
+    if (conn->armed && !(conn->watched_read && sml_channel_tells_pollers(&conn->channel))) {
+        sml_link_closed(&client->link,
+                        client->pen.broken ? sml_io_status(client->pen.error) : SEMEL_LINK_LOST,
+                        conn->in_have > 0, client->now);
         conn->closing = true;
     }
 }
@@ -308,8 +310,7 @@ static void finish_lookup(struct semel_client *client)
 static void start_connecting(struct semel_client *client, uint32_t index)
 {
     struct sml_address *address = &client->addresses.list[index];
-    uint64_t deadline =
-        sml_time_add(client->now, (uint64_t)client->options.connect_ms * SML_MS);
+    uint64_t deadline = sml_time_add(client->now, (uint64_t)client->options.connect_ms * SML_MS);
 
     SML_ASSERT(!client->conn.open);
     client->conn.address = index;

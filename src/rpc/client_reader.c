@@ -161,6 +161,7 @@ void sml_client_settle(struct semel_client *client)
     if (client->asleep_until == 0)
         return;
     if (client->link.close_wanted || client->link.connect_wanted || conn->broken ||
+        !sml_list_empty(&client->link.caller.done) ||
         (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||
         sml_link_timeout(&client->link) < client->asleep_until)
         client->wake_wanted = true;

@@ -16,7 +16,7 @@
  *   STOPPED the pen was stopped while this caller held it: tell whoever stopped it
  *   CLOSED  there is no channel
  *
- * All functions need the lock, and only sml_pen_write and sml_pen_writable release it in between. */
+ * All functions need the lock; only sml_pen_write and sml_pen_writable release it in between. */
 #ifndef SML_RPC_PEN_H
 #define SML_RPC_PEN_H
 
@@ -60,10 +60,10 @@ struct sml_pen {
     bool blocked;                /* the channel is full */
     bool broken;
     bool stopped;
-    struct sml_io error;         /* when broken */
-    uint8_t *buffer;             /* while bytes are in it */
-    size_t room, at, end;        /* of buffer: size, first byte not sent, end of the bytes */
-    uint64_t writes, bytes;      /* system calls that moved bytes, and how many */
+    struct sml_io error;    /* when broken */
+    uint8_t *buffer;        /* while bytes are in it */
+    size_t room, at, end;   /* of buffer: size, first byte not sent, end of the bytes */
+    uint64_t writes, bytes; /* system calls that moved bytes, and how many */
 };
 
 void sml_pen_init(struct sml_pen *pen, const struct sml_pen_ops *ops, void *owner,

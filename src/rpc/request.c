@@ -114,7 +114,7 @@ void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn f
     struct semel_server *server = request->server;
     bool now;
 
-    if (request->in == NULL)
+    if (request->in == NULL || !sml_origin_is_mine(&server->origin))
         return;
     request->watched = true;
     if (fn == NULL) {
@@ -227,6 +227,8 @@ static enum semel_status finish(struct semel_request *request, const struct part
 
     if (request->in == NULL)
         return SEMEL_ALREADY;
+    if (!sml_origin_is_mine(&request->server->origin))
+        return SEMEL_FORKED;
     if (parts->body.size > request->server->body_bytes)
         return SEMEL_TOO_LARGE;
     reply = pack(&served->session->callee, parts, &verdict);
@@ -316,7 +318,7 @@ static void finish_unknown(struct semel_request *request, enum semel_status stat
     struct sml_words words;
     uint8_t *reply;
 
-    if (request->in == NULL)
+    if (request->in == NULL || !sml_origin_is_mine(&request->server->origin))
         return;
     if (tells_itself(request))
         return;

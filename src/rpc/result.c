@@ -38,8 +38,8 @@ static void storage_free(struct sml_result_storage *storage)
 /* --- words ------------------------------------------------------------------------------ */
 
 /* "call 17 of 'add' at unix:/run/x: " */
-static void add_name(struct sml_text *text, uint64_t number, const char *method, size_t method_bytes,
-                     const char *peer)
+static void add_name(struct sml_text *text, uint64_t number, const char *method,
+                     size_t method_bytes, const char *peer)
 {
     sml_text_add(text, "call ");
     if (number) {

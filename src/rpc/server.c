@@ -437,7 +437,9 @@ static enum semel_status start_threads(struct semel_server *server)
 
     if (status != SEMEL_OK)
         return status;
+    sml_mutex_lock(&server->queue_lock);
     server->watched = true;
+    sml_mutex_unlock(&server->queue_lock);
     for (uint32_t i = 0; i < count && status == SEMEL_OK; i++) {
         sml_mutex_lock(&server->queue_lock);
         server->threads++;
@@ -461,6 +463,7 @@ enum semel_status semel_server_start(struct semel_server *server)
     sml_mutex_lock(&server->queue_lock);
     if (server->state == SML_SERVER_NEW) {
         server->state = SML_SERVER_SERVING;
+        server->started = true;
         server->leader_wanted = true;
     } else {
         status = server->state == SML_SERVER_STOPPED ? SEMEL_STOPPED : SEMEL_ALREADY;
@@ -535,8 +538,9 @@ enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout
     if (timeout_ms >= 0)
         until = sml_time_add(sml_clock_now(), (uint64_t)timeout_ms * SML_MS);
     sml_mutex_lock(&server->queue_lock);
-    if (server->state == SML_SERVER_NEW || !server->watched)
+    if (!server->started)
         status = SEMEL_STOPPED;
+    server->waiting++;
     while (status == SEMEL_OK && (!server->quit || server->running > 0)) {
         if (!in_time)
             status = SEMEL_DEADLINE;
@@ -545,6 +549,8 @@ enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout
     }
     if (status == SEMEL_DEADLINE && out_running)
         *out_running = server->running;
+    if (--server->waiting == 0)
+        sml_cond_broadcast(&server->changed);
     sml_mutex_unlock(&server->queue_lock);
     return status;
 }
@@ -584,7 +590,7 @@ enum semel_status semel_server_destroy(struct semel_server *server)
         return SEMEL_WOULD_DEADLOCK;
     semel_server_stop(server);
     sml_mutex_lock(&server->queue_lock);
-    while (!server->quit || server->threads > 0 || server->unfinished > 0)
+    while (!server->quit || server->threads > 0 || server->unfinished > 0 || server->waiting > 0)
         sml_cond_wait(&server->changed, &server->queue_lock);
     sml_mutex_unlock(&server->queue_lock);
     if (server->watched)

@@ -289,6 +289,8 @@ static void lost(struct sml_conn *conn, struct sml_io io)
     sml_mutex_lock(conn->lock);
     state = conn->peer.state;
     mid_frame = conn->rest_bytes > 0 || sml_pen_unsent(&conn->pen) > 0;
+    if (conn->pen.broken)
+        io = conn->pen.error;
     sml_mutex_unlock(conn->lock);
     if (state == SML_PEER_NEW || state == SML_PEER_LISTING)
         atomic_fetch_add_explicit(&server->totals.handshakes_failed, 1, memory_order_relaxed);
@@ -301,6 +303,16 @@ static void lost(struct sml_conn *conn, struct sml_io io)
         sml_server_log(server, SEMEL_LOG_INFO, "%s: connection lost%s: %s", conn->info->address,
                        mid_frame ? " inside a frame" : "", sml_io_text(io));
     sml_conn_close(conn);
+}
+
+/* A write failed. What the client sent before, its BYE perhaps, is still read: shut down, a socket
+ * stays readable to its end. */
+static void end_broken(struct sml_conn *conn)
+{
+    if (sml_channel_tells_pollers(&conn->channel))
+        sml_channel_shutdown(&conn->channel);
+    else
+        lost(conn, conn->pen.error);
 }
 
 static void flush(struct sml_conn *conn, bool writable)
@@ -328,7 +340,7 @@ static void flush(struct sml_conn *conn, bool writable)
     broken = conn->pen.broken;
     sml_mutex_unlock(conn->lock);
     if (broken) {
-        lost(conn, conn->pen.error);
+        end_broken(conn);
     } else if (said) {
         linger(conn);
     } else if (closing && conn->linger_until == SML_NEVER) {

@@ -273,10 +273,12 @@ struct semel_server {
     uint32_t unfinished;              /* requests begun and not finished */
     struct sml_worker *leader;        /* NULL while wanted or before the start */
     bool leader_wanted;
+    bool started;
     bool closed;    /* no call is queued any more */
     bool quit;      /* threads leave */
     bool waking;    /* a thread was woken for work and has not looked yet */
     uint32_t threads; /* serving ones */
+    uint32_t waiting; /* threads in semel_server_wait */
     struct sml_list all_workers, left, idle;
     struct sml_heap session_timers;
     _Atomic uint64_t leader_until; /* when the leader wakes at the latest; 0: it does not sleep.

@@ -228,6 +228,7 @@ static void begin_goodbye(struct semel_server *server, uint64_t now)
     sml_list_init(&waiting);
     sml_server_close_places(server);
     sml_server_take_queue(server, &waiting);
+    admit_newcomers(server); /* the last ones: they are let go */
     sml_server_stop_sessions(server, &waiting);
     for (node = server->conns.next; node != &server->conns; node = node->next) {
         struct sml_conn *conn = SML_CONTAINER(node, struct sml_conn, all);
@@ -283,7 +284,7 @@ static bool go_on(struct semel_server *server)
         atomic_store(&server->stop_wanted, true);
     if (stop && server->goodbye_until == SML_NEVER)
         begin_goodbye(server, now);
-    if (server->goodbye_until == SML_NEVER ||
+    if (server->goodbye_until == SML_NEVER || server->telling ||
         (!sml_list_empty(&server->conns) && now < server->goodbye_until))
         return true;
     end_serving(server);
@@ -341,7 +342,7 @@ static uint64_t sleep_until(struct semel_server *server, uint64_t *out_sessions)
     sml_mutex_lock(&server->queue_lock);
     *out_sessions = sml_heap_min_key(&server->session_timers);
     until = sml_time_min(until, *out_sessions);
-    if (!sml_list_empty(&server->touched) ||
+    if (!sml_list_empty(&server->touched) || server->telling ||
         atomic_load_explicit(&server->mail, memory_order_relaxed) ||
         sml_server_may_inline_locked(server, server->running))
         until = 0;
@@ -362,7 +363,8 @@ static void on_event(struct semel_server *server, const struct epoll_event *even
     } else if ((what & TAG_MASK) == TAG_PLACE) {
         accept_some(server, (struct sml_place_to_listen *)(what - TAG_PLACE));
     } else {
-        if (event->events & SML_POLL_OUT)
+        /* A full pipe whose reader has gone says ERROR only. */
+        if (event->events & (SML_POLL_OUT | SML_POLL_ERROR))
             sml_conn_writable(conn);
         if (event->events & (SML_POLL_IN | SML_POLL_HUP | SML_POLL_ERROR))
             sml_conn_readable(conn);

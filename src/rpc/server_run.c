@@ -302,12 +302,13 @@ void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bo
     status = sml_server_spawn(server, true);
     if (status == SEMEL_OK)
         return;
+    sml_server_log(server, SEMEL_LOG_WARNING, "no thread to be had for a waiting call: %s",
+                   semel_status_text(status));
     sml_mutex_lock(&server->queue_lock);
     server->waking = false;
     server->threads--;
+    sml_cond_broadcast(&server->changed); /* a destroy may have waited for it */
     sml_mutex_unlock(&server->queue_lock);
-    sml_server_log(server, SEMEL_LOG_WARNING, "no thread to be had for a waiting call: %s",
-                   semel_status_text(status));
 }
 
 /* --- the leader's batch ---------------------------------------------------------------------- */
@@ -508,7 +509,8 @@ static bool run_one_inline(struct sml_worker *worker, struct semel_request *requ
 
     if (begun == GO) {
         worker->inlining = true;
-        atomic_store_explicit(&server->inline_since, start, memory_order_relaxed);
+        /* Release: whoever is made leader because of this sees what was prepared for it. */
+        atomic_store_explicit(&server->inline_since, start, memory_order_release);
         ours = call_handler(worker, request);
         worker->inlining = false;
         *now = sml_clock_now();
@@ -586,7 +588,7 @@ bool sml_server_tell(struct semel_server *server, struct sml_worker *worker)
         request->telling = sml_thread_self();
         sml_mutex_unlock(&server->queue_lock);
         sml_watchdog_attend(server);
-        atomic_store_explicit(&server->inline_since, sml_clock_now(), memory_order_relaxed);
+        atomic_store_explicit(&server->inline_since, sml_clock_now(), memory_order_release);
         fn(request, user);
         sml_mutex_lock(&server->queue_lock);
         request->telling.value = 0;

@@ -280,8 +280,11 @@ void sml_served_cancels(struct sml_served *served)
         struct semel_request *request = in->user;
         bool waits;
 
+        /* Out of the queue under the same lock: a worker may be about to take it. */
         sml_mutex_lock(&server->queue_lock);
         waits = request->place != SML_AT_WORK && request->place != SML_AT_NOWHERE;
+        if (waits)
+            sml_request_unqueue_locked(request);
         if (request->place == SML_AT_WORK && request->cancel_fn && !request->told &&
             !sml_list_linked(&request->cancel_link)) {
             sml_list_push_back(&server->to_tell, &request->cancel_link);

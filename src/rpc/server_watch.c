@@ -93,7 +93,7 @@ static bool depose(struct semel_server *server, uint64_t now)
     bool spawn = false, wanted;
 
     sml_mutex_lock(&server->queue_lock);
-    since = atomic_load_explicit(&server->inline_since, memory_order_relaxed);
+    since = atomic_load_explicit(&server->inline_since, memory_order_acquire);
     if (server->leader && since != 0 && now > since + SML_OUTSTAY_NS) {
         server->leader = NULL;
         server->leader_wanted = true;
@@ -116,6 +116,7 @@ static bool depose(struct semel_server *server, uint64_t now)
     if (spawn && sml_server_spawn(server, false) != SEMEL_OK) {
         sml_mutex_lock(&server->queue_lock);
         server->threads--;
+        sml_cond_broadcast(&server->changed); /* a destroy may have waited for it */
         sml_mutex_unlock(&server->queue_lock);
     }
     return wanted;

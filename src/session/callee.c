@@ -7,7 +7,9 @@
  *    session ends, never to make room: what is not in the table and not above hi can never run;
  *  - every way out of a handler passes sml_callee_finish, so every record that ran has a verdict;
  *  - a record that the shell holds outlives its release (`gone`), and dies when the shell lets go;
- *  - bytes_in counts the request bodies of records without a verdict, bytes_stored the verdicts. */
+ *  - bytes_in counts the request bodies of records without a verdict, bytes_stored the verdicts;
+ *  - the shell holds at most twice `window` records, released ones included, so that a caller that
+ *    gives its calls up cannot pile up handlers. */
 #include "session/callee.h"
 
 #include <string.h>
@@ -134,9 +136,16 @@ void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in)
 {
     if (in->body_counted)
         callee->bytes_in -= in->body_bytes;
-    in->body_counted = false;
-    if (in->held)
+    if (in->held) {
+        if (in->body_counted)
+            callee->bytes_kept += in->body_bytes;
+        in->body_kept |= in->body_counted;
+        in->body_counted = false;
         return;
+    }
+    if (in->body_kept)
+        callee->bytes_kept -= in->body_bytes;
+    in->body_counted = in->body_kept = false;
     if (!in->body_inline)
         sml_release(callee->mem, in->body);
     in->body = NULL;
@@ -230,18 +239,22 @@ void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,
 struct sml_incoming *sml_callee_take(struct sml_callee *callee)
 {
     struct sml_list *node;
-    struct sml_incoming *in;
 
     if (callee->bytes_stored > callee->limits.session_bytes)
         return NULL;
-    node = sml_list_pop_front(&callee->ready);
-    if (node == NULL)
-        return NULL;
-    in = sml_incoming_of(node);
-    in->phase = SML_IN_TAKEN;
-    in->held = true;
-    callee->held++;
-    return in;
+    while ((node = sml_list_pop_front(&callee->ready)) != NULL) {
+        struct sml_incoming *in = sml_incoming_of(node);
+        bool full = callee->held / 2 >= callee->limits.window ||
+                    callee->bytes_kept > callee->limits.session_bytes;
+
+        in->phase = SML_IN_TAKEN;
+        in->held = true;
+        callee->held++;
+        if (!full)
+            return in;
+        sml_callee_refuse(callee, in, SEMEL_BUSY_MS);
+    }
+    return NULL;
 }
 
 bool sml_callee_begin(struct sml_callee *callee, struct sml_incoming *in, uint64_t max_run,

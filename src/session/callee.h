@@ -54,6 +54,7 @@ struct sml_incoming {
     bool held;         /* by the shell */
     bool listed;       /* while a resume is worked through */
     bool body_counted; /* in bytes_in */
+    bool body_kept;    /* in bytes_kept */
     bool body_inline;  /* in the record's own memory */
     uint64_t body_received;
     uint64_t run_until; /* max_run; SML_NEVER */
@@ -94,6 +95,7 @@ struct sml_callee {
     struct sml_list cancels; /* for sml_callee_next_cancelled */
     struct sml_heap timers;
     uint64_t bytes_in;       /* request bodies held */
+    uint64_t bytes_kept;     /* bodies that count no more in bytes_in, but the shell has them */
     uint64_t bytes_stored;   /* replies held */
     uint32_t held;           /* records the shell holds, released ones included */
     uint32_t busy_delay_ms;
@@ -125,7 +127,8 @@ enum semel_status sml_callee_resume(struct sml_callee *callee, uint64_t next,
 void sml_callee_down(struct sml_callee *callee);
 
 /* The next complete call in xid order, now TAKEN and held by the shell; NULL if there is none or
- * stored replies exceed their bytes. */
+ * stored replies exceed their bytes. While the shell holds as many abandoned calls as the window,
+ * or too many bytes of theirs, a call is refused (BUSY) instead. */
 struct sml_incoming *sml_callee_take(struct sml_callee *callee);
 
 /* The handler is about to begin. False: it was cancelled, expired or released meanwhile and has

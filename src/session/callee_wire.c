@@ -366,8 +366,9 @@ static size_t encode_reply(struct sml_incoming *in, uint8_t *out, size_t room)
 
     if (room < overhead || (bytes == 0 && left > 0))
         return 0;
-    frame.verdict.body =
-        semel_bytes((const uint8_t *)in->verdict.body.data + frame.offset, bytes);
+    frame.verdict.body.size = bytes;
+    if (bytes > 0)
+        frame.verdict.body.data = (const uint8_t *)in->verdict.body.data + frame.offset;
     in->reply_begun = true;
     in->reply_sent += bytes;
     return sml_encode_reply(out, in->xid, &frame);

@@ -208,11 +208,22 @@ void sml_caller_cancel(struct sml_caller *caller, struct sml_call *call, uint64_
     sml_caller_set_timer(caller, call, call->deadline);
 }
 
+/* No verdict will come for a call that was sent. While it is BUSY the callee has dropped it and
+ * waits to be sent it again: then it never ran. */
+static void end_unanswered(struct sml_caller *caller, struct sml_call *call,
+                           enum semel_status status)
+{
+    if (call->phase != SML_CALL_BUSY)
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, status);
+    else
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED,
+                            status == SEMEL_DEADLINE ? SEMEL_EXPIRED : status);
+}
+
 static void timer_fired(struct sml_caller *caller, struct sml_call *call, uint64_t now)
 {
     if (call->grace_end <= now) {
-        sml_caller_end_call(caller, call, SEMEL_UNKNOWN,
-                            call->cancelled_by_user ? SEMEL_CANCELLED : SEMEL_DEADLINE);
+        end_unanswered(caller, call, call->cancelled_by_user ? SEMEL_CANCELLED : SEMEL_DEADLINE);
     } else if (call->deadline <= now && call->phase == SML_CALL_QUEUED) {
         sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
     } else if (call->deadline <= now) {
@@ -270,7 +281,7 @@ static void requeue(struct sml_caller *caller, struct sml_call *call)
     sml_release(caller->mem, call->reply);
     call->reply = NULL;
     call->xid = 0;
-    call->rerun = true;
+    call->rerun |= call->phase != SML_CALL_BUSY;
     call->body_sent = call->reply_held = call->reply_bytes = 0;
     call->resent = false;
     call->phase = SML_CALL_QUEUED;
@@ -294,7 +305,7 @@ void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bo
             call->deadline > now)
             requeue(caller, call);
         else
-            sml_caller_end_call(caller, call, SEMEL_UNKNOWN, why);
+            end_unanswered(caller, call, why);
     }
     while (!keep_queued && (node = caller->queued.next) != &caller->queued)
         sml_caller_end_call(caller, SML_CONTAINER(node, struct sml_call, link),

@@ -145,7 +145,7 @@ static bool may_begin(const struct sml_caller *caller)
         return false;
     call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
     return call->body_bytes > caller->request_body_bytes ||
-           call->body_bytes <= caller->session_bytes - caller->bytes_out;
+           caller->bytes_out + call->body_bytes <= caller->session_bytes;
 }
 
 /* The first queued call gets its xid and its first frame. Returns bytes; *out_ended: it could not
@@ -296,11 +296,10 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
         return refuse(out_why, "WELCOME continues a body beyond its end");
     if (call->reply_held > 0 && listed->state != SML_STATE_DONE)
         return refuse(out_why, "WELCOME forgot a reply it had begun");
-    if (call->cancel_wanted) {
-        sml_list_remove(&call->cancel_link);
-        sml_list_push_back(&caller->cancels, &call->cancel_link);
+    if (call->phase == SML_CALL_BUSY && listed->state != SML_STATE_REFUSED)
+        call->phase = SML_CALL_SENT;
+    if (call->cancel_wanted)
         return SEMEL_OK;
-    }
     switch (listed->state) {
     case SML_STATE_EXPECTED:
         sml_caller_send_again(caller, call);
@@ -330,6 +329,15 @@ void sml_caller_up(struct sml_caller *caller)
 {
     caller->up = true;
     caller->accepted_reply = false;
+    /* What was wanted, or came due, while the states were coming in. */
+    for (struct sml_list *node = caller->order.next; node != &caller->order; node = node->next) {
+        struct sml_call *call = SML_CONTAINER(node, struct sml_call, order);
+
+        if (call->cancel_wanted)
+            sml_list_push_back(&caller->cancels, &call->cancel_link);
+        else if (call->phase == SML_CALL_BUSY)
+            sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+    }
 }
 
 void sml_caller_down(struct sml_caller *caller)
@@ -354,6 +362,11 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
 {
     sml_caller_complete(caller, call);
     call->verdict = *verdict;
+    if (verdict->outcome == SEMEL_NOT_EXECUTED && verdict->status == SEMEL_CANCELLED &&
+        !call->cancelled_by_user) {
+        call->verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
+        call->verdict.text = semel_bytes("", 0);
+    }
     if (call->rerun && verdict->outcome == SEMEL_NOT_EXECUTED)
         call->verdict.outcome = SEMEL_UNKNOWN;
     caller->accepted_reply = true;

@@ -49,6 +49,9 @@ enum semel_status sml_link_submit(struct sml_link *link, struct sml_call *call, 
         return SEMEL_STOPPED;
     if (link->state == SML_LINK_FAILED)
         return link->why;
+    /* Giving up waits from the time when there is something to give up. */
+    if (link->state != SML_LINK_UP && sml_caller_idle(&link->caller))
+        link->down_since = now;
     return sml_caller_submit(&link->caller, call, now);
 }
 
@@ -156,20 +159,33 @@ void sml_link_fail(struct sml_link *link)
 
 void sml_link_session_lost(struct sml_link *link, uint64_t now)
 {
-    bool fault = !link->has_session;
+    bool answered = link->has_session && link->state == SML_LINK_GREETING;
+    uint32_t attempts = link->attempts;
 
     link->counters.sessions_lost++;
-    sml_link_retry(link, fault, now);
+    if (answered) {
+        /* The next session at once, but what failed before is not forgotten: nothing spins
+         * against a server that loses each session it has just made. */
+        sml_link_retry(link, false, now);
+        link->attempts = attempts;
+    } else {
+        sml_link_lost(link, now);
+    }
     if (link->state == SML_LINK_FAILED)
         return;
     link->has_session = link->created = false;
     sml_caller_end_session(&link->caller, SEMEL_SESSION_LOST, true, true, now);
 }
 
+static bool is_drained(const struct sml_link *link)
+{
+    return link->state == SML_LINK_UP && link->draining &&
+           sml_caller_outstanding(&link->caller) == 0 && !sml_list_empty(&link->caller.queued);
+}
+
 void sml_link_leave_if_drained(struct sml_link *link, uint64_t now)
 {
-    if (link->state != SML_LINK_UP || !link->draining ||
-        sml_caller_outstanding(&link->caller) > 0 || sml_list_empty(&link->caller.queued))
+    if (!is_drained(link))
         return;
     sml_link_note(link, SEMEL_DRAINING, "server is draining", strlen("server is draining"));
     sml_link_hang_up(link, SML_BYE_END);
@@ -265,22 +281,27 @@ static bool was_useful(const struct sml_link *link, uint64_t now)
             now - link->up_since >= link->options.backoff_min / 10);
 }
 
-void sml_link_closed(struct sml_link *link, enum semel_status why, bool mid_frame, uint64_t now)
+void sml_link_lost(struct sml_link *link, uint64_t now)
 {
-    const char *text = why == SEMEL_PEER_DIED ? "the server closed the connection"
-                                              : "the connection broke";
-    bool useless;
+    bool useless = !was_useful(link, now);
 
-    if (link->state != SML_LINK_GREETING && link->state != SML_LINK_UP)
-        return;
-    useless = !was_useful(link, now);
-    link->counters.lost++;
-    link->counters.lost_mid_frame += mid_frame;
-    sml_link_note(link, why, text, strlen(text));
     /* The first loss is answered at once whatever the connection was good for. */
     sml_link_retry(link, useless && link->attempts > 0, now);
     if (useless && link->attempts == 0)
         link->attempts = 1;
+}
+
+void sml_link_closed(struct sml_link *link, enum semel_status why, bool mid_frame, uint64_t now)
+{
+    const char *text = why == SEMEL_PEER_DIED ? "the server closed the connection"
+                                              : "the connection broke";
+
+    if (link->state != SML_LINK_GREETING && link->state != SML_LINK_UP)
+        return;
+    link->counters.lost++;
+    link->counters.lost_mid_frame += mid_frame;
+    sml_link_note(link, why, text, strlen(text));
+    sml_link_lost(link, now);
 }
 
 /* --- time ------------------------------------------------------------------------------- */
@@ -374,6 +395,8 @@ uint64_t sml_link_timeout(const struct sml_link *link)
 
     switch (link->state) {
     case SML_LINK_UP:
+        if (is_drained(link))
+            return 0; /* a tick leaves */
         due = sml_time_min(due, sml_time_min(silence_end(link), ping_due(link)));
         break;
     case SML_LINK_CONNECTING:

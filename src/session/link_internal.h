@@ -12,6 +12,9 @@ void sml_link_note(struct sml_link *link, enum semel_status why, const char *tex
  * towards the backoff. */
 void sml_link_retry(struct sml_link *link, bool fault, uint64_t now);
 
+/* The same for a connection that was there: it is a fault if the one before did no good either. */
+void sml_link_lost(struct sml_link *link, uint64_t now);
+
 /* Terminal, with the why that was noted: every call ends. */
 void sml_link_fail(struct sml_link *link);
 

@@ -216,8 +216,14 @@ static void on_bye(struct sml_link *link, const struct sml_bye *bye, uint64_t no
         link->counters.protocol_errors += status == SEMEL_PROTOCOL;
         sml_link_fail(link);
         break;
+    case SML_BYE_RETRY_LATER:
+        sml_link_retry(link, true, now);
+        break;
     default:
-        sml_link_retry(link, greeting, now);
+        if (greeting)
+            sml_link_retry(link, true, now);
+        else
+            sml_link_lost(link, now);
         break;
     }
 }

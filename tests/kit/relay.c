@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* relay.c - one thread that shovels bytes between unix sockets, in small random pieces, and cuts. */
+/* relay.c - one thread that moves bytes between unix sockets, in random pieces, and cuts. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,7 +23,7 @@ struct pipe_half {
 };
 
 struct link {
-    int fd[2]; /* client side, target side; -1: unused */
+    int fd[2];                /* client side, target side; -1: unused */
     struct pipe_half half[2]; /* from fd[i] to fd[!i] */
 };
 
@@ -132,9 +132,9 @@ static nfds_t watch(struct kit_relay *relay, struct pollfd *fds)
             bool full = link->half[side].at < link->half[side].end;
             bool waits = link->half[!side].at < link->half[!side].end;
 
-            fds[count++] = (struct pollfd){ link->fd[side],
-                                            (short)((full ? 0 : POLLIN) | (waits ? POLLOUT : 0)),
-                                            0 };
+            fds[count++] =
+                (struct pollfd){ link->fd[side],
+                                 (short)((full ? 0 : POLLIN) | (waits ? POLLOUT : 0)), 0 };
         }
     }
     return count;

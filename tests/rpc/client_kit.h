@@ -22,7 +22,10 @@
 #include "kit/kit.h"
 #include "kit/script.h"
 
-#define TEST(name, function) { name, function, NULL, NULL, NULL }
+#define TEST(name, function)                                                                       \
+    {                                                                                              \
+        name, function, NULL, NULL, NULL                                                           \
+    }
 
 static inline struct semel_client *open_client(const char *address,
                                                const struct semel_client_options *options)

@@ -125,11 +125,17 @@ static struct semel_client *rig_connect(struct rig *rig,
     return client;
 }
 
-/* Listen, serve, connect. */
-UNUSED static void rig_go(struct rig *rig)
+/* Listen and serve, without a client. */
+UNUSED static void rig_serve(struct rig *rig)
 {
     assert_int_equal(semel_server_listen(rig->server, rig->place.address), SEMEL_OK);
     assert_int_equal(semel_server_start(rig->server), SEMEL_OK);
+}
+
+/* Listen, serve, connect. */
+UNUSED static void rig_go(struct rig *rig)
+{
+    rig_serve(rig);
     rig->client = rig_connect(rig, NULL);
 }
 

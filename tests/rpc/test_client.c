@@ -169,8 +169,9 @@ static void end_with_calls(bool stop_first, int callers, int started)
         pthread_create(&waiters[i].thread, NULL, wait_for_ever, &waiters[i]);
     }
     for (int i = 0; i < started; i++)
-        assert_int_equal(semel_client_start(client, "hang", semel_bytes(NULL, 0), NULL, note,
-                                            &seen[i], NULL), SEMEL_OK);
+        assert_int_equal(
+            semel_client_start(client, "hang", semel_bytes(NULL, 0), NULL, note, &seen[i], NULL),
+            SEMEL_OK);
     wait_count(&calls, callers + started);
     if (stop_first) {
         semel_client_stop(client);
@@ -183,7 +184,8 @@ static void end_with_calls(bool stop_first, int callers, int started)
         assert_non_null(strstr(result.text, "'late'"));
         semel_result_clear(&result);
         assert_int_equal(semel_client_start(client, "late", semel_bytes(NULL, 0), NULL, note,
-                                            &seen[started], NULL), SEMEL_STOPPED);
+                                            &seen[started], NULL),
+                         SEMEL_STOPPED);
     }
     close_client(client);
     for (int i = 0; i < callers; i++) {
@@ -245,7 +247,8 @@ static void test_stop_in_callback(void **state)
     (void)state;
     memset(seen, 0, sizeof seen);
     assert_int_equal(semel_client_start(stopper.client, "echo", semel_bytes(NULL, 0), NULL,
-                                        stop_in_callback, &stopper, NULL), SEMEL_OK);
+                                        stop_in_callback, &stopper, NULL),
+                     SEMEL_OK);
     for (int i = 0; i < 10; i++)
         (void)!semel_client_start(stopper.client, "echo", semel_bytes(NULL, 0), NULL, note,
                                   &seen[i], NULL);
@@ -268,7 +271,8 @@ static void test_destroy_in_stop(void **state)
 
     (void)state;
     assert_int_equal(semel_client_start(stopper.client, "hang", semel_bytes(NULL, 0), NULL,
-                                        stop_in_callback, &stopper, NULL), SEMEL_OK);
+                                        stop_in_callback, &stopper, NULL),
+                     SEMEL_OK);
     wait_count(&calls, 1);
     semel_client_stop(stopper.client);
     assert_int_equal(stopper.times, 1);
@@ -286,7 +290,8 @@ static int in_child(struct semel_client *client)
     struct semel_result result;
 
     if (semel_client_call(client, "echo", semel_bytes(NULL, 0), NULL, &result) !=
-            SEMEL_NOT_EXECUTED || result.status != SEMEL_FORKED)
+            SEMEL_NOT_EXECUTED ||
+        result.status != SEMEL_FORKED)
         return 1;
     semel_result_clear(&result);
     if (semel_client_start(client, "echo", semel_bytes(NULL, 0), NULL, note, NULL, NULL) !=
@@ -322,8 +327,9 @@ static void test_fork(void **state)
         assert_int_equal(WEXITSTATUS(status), 0);
         check_echo(client, "after");
         memset(&seen, 0, sizeof seen);
-        assert_int_equal(semel_client_start(client, "echo", semel_bytes(NULL, 0), NULL, note,
-                                            &seen, NULL), SEMEL_OK);
+        assert_int_equal(
+            semel_client_start(client, "echo", semel_bytes(NULL, 0), NULL, note, &seen, NULL),
+            SEMEL_OK);
         wait_seen(&seen);
         assert_int_equal(seen.outcome, SEMEL_VALUE);
         semel_result_clear(&seen.taken);

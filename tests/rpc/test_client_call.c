@@ -20,10 +20,10 @@ static void *ask_own_question(void *arg)
     char text[64];
 
     snprintf(text, sizeof text, "the question of caller %u", caller->number);
-    caller->good =
-        semel_client_call(caller->client, "echo", semel_bytes_text(text), NULL, &result) ==
-            SEMEL_VALUE &&
-        result.body.size == strlen(text) && memcmp(result.body.data, text, strlen(text)) == 0;
+    caller->good = semel_client_call(caller->client, "echo", semel_bytes_text(text), NULL,
+                                     &result) == SEMEL_VALUE &&
+                   result.body.size == strlen(text) &&
+                   memcmp(result.body.data, text, strlen(text)) == 0;
     semel_result_clear(&result);
     return NULL;
 }
@@ -154,7 +154,8 @@ static void test_abandoned(void **state)
     (void)state;
     for (int i = 0; i < 1024; i++)
         assert_int_equal(semel_client_start(client, "hang", semel_bytes_text("x"), &soon,
-                                            count_unknown, &unknown, NULL), SEMEL_OK);
+                                            count_unknown, &unknown, NULL),
+                         SEMEL_OK);
     assert_true(kit_eventually(all_called, &hanging, 60));
     assert_true(kit_eventually(all_given_up, &unknown, 60));
     for (int i = 0; i < 100; i++)
@@ -174,9 +175,8 @@ static void play_cancelled(struct kit_script *script, void *arg)
     if (!kit_script_meet(script))
         return;
     while (kit_script_frame(script, &frame)) {
-        struct sml_reply_frame reply = {
-            .verdict = { .outcome = SEMEL_NOT_EXECUTED, .status = SEMEL_CANCELLED }
-        };
+        struct sml_reply_frame reply = { .verdict = { .outcome = SEMEL_NOT_EXECUTED,
+                                                      .status = SEMEL_CANCELLED } };
 
         if (frame.type == SML_CALL)
             atomic_store((atomic_bool *)arg, true);
@@ -199,8 +199,9 @@ static void test_cancel(void **state)
     struct seen seen = { 0 };
 
     (void)state;
-    assert_int_equal(semel_client_start(client, "any", semel_bytes(NULL, 0), NULL, note, &seen,
-                                        &call), SEMEL_OK);
+    assert_int_equal(
+        semel_client_start(client, "any", semel_bytes(NULL, 0), NULL, note, &seen, &call),
+        SEMEL_OK);
     assert_true(kit_eventually(is_set, &called, 60));
     semel_call_cancel(call);
     semel_call_cancel(call);
@@ -226,8 +227,9 @@ static void test_cancel_queued(void **state)
     (void)state;
     kit_place_make(&place);
     client = open_client(place.address, NULL);
-    assert_int_equal(semel_client_start(client, "any", semel_bytes(NULL, 0), NULL, note, &seen,
-                                        &call), SEMEL_OK);
+    assert_int_equal(
+        semel_client_start(client, "any", semel_bytes(NULL, 0), NULL, note, &seen, &call),
+        SEMEL_OK);
     semel_call_cancel(call);
     wait_seen(&seen);
     assert_int_equal(seen.outcome, SEMEL_NOT_EXECUTED);
@@ -258,7 +260,8 @@ static void from_callback(struct semel_result *result, void *user)
     inner->waited = semel_client_wait_connected(inner->client, 1, NULL, 0);
     inner->destroyed = semel_client_destroy(inner->client);
     assert_int_equal(semel_client_start(inner->client, "echo", semel_bytes_text("second"), NULL,
-                                        note, &inner->second, NULL), SEMEL_OK);
+                                        note, &inner->second, NULL),
+                     SEMEL_OK);
     atomic_store(&inner->done, 1);
 }
 
@@ -270,7 +273,8 @@ static void test_in_callback(void **state)
 
     (void)state;
     assert_int_equal(semel_client_start(client, "echo", semel_bytes_text("first"), NULL,
-                                        from_callback, &inner, NULL), SEMEL_OK);
+                                        from_callback, &inner, NULL),
+                     SEMEL_OK);
     wait_seen(&inner.second);
     assert_int_equal(inner.second.outcome, SEMEL_VALUE);
     assert_memory_equal(inner.second.taken.body.data, "second", 6);
@@ -293,8 +297,7 @@ static void expect_refusal(struct semel_client *client, const char *method, stru
     struct seen seen = { 0 };
     struct semel_result result;
 
-    assert_int_equal(semel_client_call(client, method, body, options, &result),
-                     SEMEL_NOT_EXECUTED);
+    assert_int_equal(semel_client_call(client, method, body, options, &result), SEMEL_NOT_EXECUTED);
     assert_int_equal(result.outcome, SEMEL_NOT_EXECUTED);
     assert_int_equal(result.status, status);
     assert_non_null(result.text);
@@ -341,12 +344,14 @@ static void test_too_large_for_server(void **state)
     struct seen seen = { 0 };
 
     (void)state;
-    assert_int_equal(semel_client_call(client, "echo", semel_bytes(body, SEMEL_BODY_BYTES + 1),
-                                       NULL, &result), SEMEL_NOT_EXECUTED);
+    assert_int_equal(
+        semel_client_call(client, "echo", semel_bytes(body, SEMEL_BODY_BYTES + 1), NULL, &result),
+        SEMEL_NOT_EXECUTED);
     assert_int_equal(result.status, SEMEL_TOO_LARGE);
     semel_result_clear(&result);
     assert_int_equal(semel_client_start(client, "echo", semel_bytes(body, SEMEL_BODY_BYTES + 1),
-                                        NULL, note, &seen, NULL), SEMEL_OK);
+                                        NULL, note, &seen, NULL),
+                     SEMEL_OK);
     wait_seen(&seen);
     assert_int_equal(seen.status, SEMEL_TOO_LARGE);
     semel_result_clear(&seen.taken);
@@ -375,9 +380,11 @@ static void test_overloaded(void **state)
     client = open_client(place.address, &options);
     for (int i = 0; i < 3; i++)
         assert_int_equal(semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, count_any,
-                                            &completed, NULL), SEMEL_OK);
-    assert_int_equal(semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, count_any,
-                                        &completed, NULL), SEMEL_OVERLOADED);
+                                            &completed, NULL),
+                         SEMEL_OK);
+    assert_int_equal(
+        semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, count_any, &completed, NULL),
+        SEMEL_OVERLOADED);
     assert_int_equal(semel_client_call(client, "x", semel_bytes(NULL, 0), NULL, &result),
                      SEMEL_NOT_EXECUTED);
     assert_int_equal(result.status, SEMEL_OVERLOADED);

@@ -67,8 +67,9 @@ static void test_verdicts(void **state)
     assert_string_equal(message, "fail at ");
     semel_result_clear(&result);
     semel_result_clear(&result);
-    assert_int_equal(semel_client_start(client, "fail", semel_bytes(NULL, 0), NULL, note, &seen,
-                                        NULL), SEMEL_OK);
+    assert_int_equal(
+        semel_client_start(client, "fail", semel_bytes(NULL, 0), NULL, note, &seen, NULL),
+        SEMEL_OK);
     wait_seen(&seen);
     check_failure(&seen.taken, address);
     semel_result_clear(&seen.taken);
@@ -135,7 +136,8 @@ static void test_cuts(void **state)
     for (int i = 0; i < CUT_CALLS; i++) {
         entries[i] = (struct entry){ ledger, i };
         assert_int_equal(semel_client_start(client, "echo", semel_bytes(&i, sizeof i), NULL, book,
-                                            &entries[i], NULL), SEMEL_OK);
+                                            &entries[i], NULL),
+                         SEMEL_OK);
         if (i % 10 == 0)
             check_echo(client, "blocked");
         if (i % 100 == 0)

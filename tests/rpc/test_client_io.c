@@ -44,8 +44,9 @@ static void test_peer_death(void **state)
 
     (void)state;
     for (int i = 0; i < 2; i++)
-        assert_int_equal(semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note,
-                                            &seen[i], NULL), SEMEL_OK);
+        assert_int_equal(
+            semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &seen[i], NULL),
+            SEMEL_OK);
     assert_int_equal(semel_client_call(client, "x", semel_bytes(NULL, 0), NULL, &result),
                      SEMEL_UNKNOWN);
     assert_int_equal(result.status, SEMEL_PEER_DIED);
@@ -65,8 +66,9 @@ static void test_peer_death(void **state)
     assert_int_equal(result.status, SEMEL_PEER_DIED);
     assert_non_null(strstr(result.text, kit_script_address(script)));
     semel_result_clear(&result);
-    assert_int_equal(semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &seen[0],
-                                        NULL), SEMEL_PEER_DIED);
+    assert_int_equal(
+        semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &seen[0], NULL),
+        SEMEL_PEER_DIED);
     assert_int_equal(semel_client_state(client), SEMEL_CLIENT_FAILED);
     close_client(client);
     kit_script_stop(script);
@@ -144,14 +146,13 @@ static void test_reply_to_nothing(void **state)
 /* A send that fails (nobody is there to write to) releases what it took. */
 static void test_failed_sends(void **state)
 {
-    struct three three = { .answer = false };
+    struct three three = { .called = 3 }; /* it hangs up at once */
     struct kit_script *script = kit_script_start(play_three, &three);
     struct semel_client *client = open_client(kit_script_address(script), &once);
     char *large = calloc(1, 1 << 20);
     struct semel_result result;
 
     (void)state;
-    atomic_store(&three.called, 3); /* it hangs up at once */
     for (int i = 0; i < 20; i++) {
         (void)semel_client_call(client, "x", semel_bytes(large, 1 << 20), NULL, &result);
         assert_int_not_equal(result.outcome, SEMEL_VALUE);
@@ -336,8 +337,7 @@ static void test_silent_server(void **state)
     assert_int_equal(result.status, SEMEL_LINK_LOST);
     assert_non_null(strstr(result.text, "greeting"));
     semel_result_clear(&result);
-    assert_int_equal(semel_client_wait_connected(client, 1000, text, sizeof text),
-                     SEMEL_LINK_LOST);
+    assert_int_equal(semel_client_wait_connected(client, 1000, text, sizeof text), SEMEL_LINK_LOST);
     assert_non_null(strstr(text, kit_script_address(script)));
     close_client(client);
     kit_script_stop(script);
@@ -467,6 +467,76 @@ static void test_descriptors(void **state)
     assert_int_equal(fcntl(pair[0], F_GETFD), -1); /* it was ours */
 }
 
+static void reply_same(struct semel_request *request, void *user)
+{
+    struct semel_bytes body = semel_request_body(request);
+
+    (void)user;
+    assert_int_equal(semel_request_reply(request, body.data, body.size), SEMEL_OK);
+}
+
+static struct semel_server *open_server(const char *address)
+{
+    struct semel_server *server = NULL;
+
+    assert_int_equal(semel_server_create(&server, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_export(server, "echo", reply_same, NULL, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_listen(server, address), SEMEL_OK);
+    assert_int_equal(semel_server_start(server), SEMEL_OK);
+    return server;
+}
+
+/* Two descriptors, neither of them a socket, and bodies that fill them. */
+static void test_pipes(void **state)
+{
+    size_t bytes = 8 << 20;
+    char *body = malloc(bytes), address[64];
+    struct semel_server *server;
+    struct semel_client *client;
+    struct semel_result result;
+    int there[2], back[2];
+
+    (void)state;
+    memset(body, 'b', bytes);
+    assert_int_equal(pipe(there), 0);
+    assert_int_equal(pipe(back), 0);
+    snprintf(address, sizeof address, "fd:%d/%d", there[0], back[1]);
+    server = open_server(address);
+    snprintf(address, sizeof address, "fd:%d/%d", back[0], there[1]);
+    client = open_client(address, NULL);
+    for (int i = 0; i < 30; i++)
+        check_echo(client, "through pipes");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(semel_client_call(client, "echo", semel_bytes(body, bytes), NULL, &result),
+                         SEMEL_VALUE);
+        assert_int_equal(result.body.size, bytes);
+        assert_memory_equal(result.body.data, body, bytes);
+        semel_result_clear(&result);
+    }
+    close_client(client);
+    assert_int_equal(semel_server_destroy(server), SEMEL_OK);
+    free(body);
+}
+
+/* A name is looked up without holding anybody up. */
+static void test_name(void **state)
+{
+    struct semel_server *server = open_server("tcp:127.0.0.1:0");
+    struct semel_client *client;
+    char address[64];
+
+    (void)state;
+    snprintf(address, sizeof address, "tcp:localhost:%s",
+             strrchr(semel_server_address(server), ':') + 1);
+    client = open_client(address, NULL);
+    for (int i = 0; i < 30; i++)
+        check_echo(client, "by name");
+    close_client(client);
+    /* Gone before the look-up is. */
+    close_client(open_client("tcp:no-such-host.invalid:7000", NULL));
+    assert_int_equal(semel_server_destroy(server), SEMEL_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,6 +554,8 @@ int main(void)
         TEST("a server that speaks something else", test_garbage),
         TEST("a server that says no", test_denied),
         TEST("fd: one connection only", test_descriptors),
+        TEST("fd: two pipes", test_pipes),
+        TEST("tcp: a name", test_name),
     };
 
     /* The library must not need it, and must not set it. */

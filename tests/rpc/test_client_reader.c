@@ -23,8 +23,9 @@ static void test_lone_and_crowded(void **state)
             check_echo(client, "alone");
         /* A started call among them: its callback does not run on a caller. */
         memset(&seen, 0, sizeof seen);
-        assert_int_equal(semel_client_start(client, "echo", semel_bytes_text("started"), NULL,
-                                            note, &seen, NULL), SEMEL_OK);
+        assert_int_equal(semel_client_start(client, "echo", semel_bytes_text("started"), NULL, note,
+                                            &seen, NULL),
+                         SEMEL_OK);
         check_echo(client, "beside");
         wait_seen(&seen);
         assert_int_equal(seen.outcome, SEMEL_VALUE);
@@ -78,7 +79,8 @@ static void test_crowd(void **state)
     }
     for (int i = 0; i < CROWD_CALLS; i++)
         assert_int_equal(semel_client_start(client, "echo", semel_bytes_text("x"), NULL,
-                                            count_value, &values, NULL), SEMEL_OK);
+                                            count_value, &values, NULL),
+                         SEMEL_OK);
     for (unsigned i = 0; i < CROWD; i++)
         pthread_join(callers[i].thread, NULL);
     for (unsigned i = 0; i < CROWD; i++)
@@ -157,15 +159,17 @@ static void test_large_bodies(void **state)
     struct seen seen = { 0 };
 
     (void)state;
-    assert_int_equal(semel_client_call(client, "big", semel_bytes(request, 2 * LARGE), NULL,
-                                       &result), SEMEL_VALUE);
+    assert_int_equal(
+        semel_client_call(client, "big", semel_bytes(request, 2 * LARGE), NULL, &result),
+        SEMEL_VALUE);
     assert_int_equal(received, 2 * LARGE);
     assert_true(is_large(result.body));
     semel_result_clear(&result);
     assert_int_equal(semel_client_call(client, "big", semel_bytes(request, 1), NULL, NULL),
                      SEMEL_VALUE);
-    assert_int_equal(semel_client_start(client, "big", semel_bytes(request, LARGE), &lent, note,
-                                        &seen, NULL), SEMEL_OK);
+    assert_int_equal(
+        semel_client_start(client, "big", semel_bytes(request, LARGE), &lent, note, &seen, NULL),
+        SEMEL_OK);
     wait_seen(&seen);
     assert_true(is_large(seen.taken.body));
     semel_result_clear(&seen.taken);
@@ -225,8 +229,9 @@ static void test_data_and_hang_up(void **state)
         void *good;
 
         pthread_create(&thread, NULL, one_call, client);
-        assert_int_equal(semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &seen,
-                                            NULL), SEMEL_OK);
+        assert_int_equal(
+            semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &seen, NULL),
+            SEMEL_OK);
         assert_ptr_equal(one_call(client), client);
         pthread_join(thread, &good);
         assert_ptr_equal(good, client);
@@ -308,6 +313,107 @@ static void test_stop_lone_reader(void **state)
     }
 }
 
+/* Its deadline holds, although it sits in the socket. */
+static void test_lone_deadline(void **state)
+{
+    struct kit_script *script = kit_script_start(kit_play_echo, NULL);
+    struct kit_relay *relay = kit_relay_start(kit_script_address(script) + 5, 0, 1);
+    struct semel_client_options options = { .cancel_grace_ms = 20 };
+    struct semel_client *client = open_client(kit_relay_address(relay), &options);
+    struct semel_call_options soon = { .deadline_ms = 30 };
+    uint64_t before;
+
+    (void)state;
+    for (int round = 0; round < 5; round++) {
+        struct semel_result result;
+
+        for (int i = 0; i < 30; i++)
+            check_echo(client, "streak");
+        kit_relay_mute(relay, true);
+        before = kit_now_ms();
+        assert_int_equal(semel_client_call(client, "echo", semel_bytes(NULL, 0), &soon, &result),
+                         SEMEL_UNKNOWN);
+        assert_int_equal(result.status, SEMEL_DEADLINE);
+        assert_true(kit_now_ms() - before >= 49);
+        semel_result_clear(&result);
+        kit_relay_mute(relay, false);
+    }
+    close_client(client);
+    kit_relay_stop(relay);
+    kit_script_stop(script);
+}
+
+static bool reconnected(void *arg)
+{
+    struct semel_client_counters counters;
+
+    semel_client_counters(arg, &counters);
+    return counters.reconnects == 1;
+}
+
+/* After a streak nobody may be watching: an idle client still notices that the link broke. */
+static void test_idle_after_streak(void **state)
+{
+    struct kit_script *script = kit_script_start(kit_play_echo, NULL);
+    struct kit_relay *relay = kit_relay_start(kit_script_address(script) + 5, 0, 1);
+    struct semel_client_options options = { .heartbeat_ms = -1 };
+    struct semel_client *client = open_client(kit_relay_address(relay), &options);
+
+    (void)state;
+    for (int i = 0; i < 30; i++)
+        check_echo(client, "streak");
+    kit_relay_cut(relay);
+    assert_true(kit_eventually(reconnected, client, 60));
+    close_client(client);
+    kit_relay_stop(relay);
+    kit_script_stop(script);
+}
+
+/* Greets, then reads no more. */
+static void play_deaf(struct kit_script *script, void *arg)
+{
+    (void)arg;
+    if (kit_script_meet(script))
+        while (!kit_script_stopping(script))
+            kit_sleep_ms(1);
+}
+
+static void *shout(void *arg)
+{
+    struct semel_call_options soon = { .deadline_ms = 100 };
+    char *body = calloc(1, 1 << 20);
+    struct semel_result result;
+    bool good;
+
+    /* Unknown if its first frame left, else not executed. */
+    semel_client_call(arg, "x", semel_bytes(body, 1 << 20), &soon, &result);
+    good = result.status == SEMEL_DEADLINE || result.status == SEMEL_EXPIRED;
+    semel_result_clear(&result);
+    free(body);
+    return good ? arg : NULL;
+}
+
+/* A send never blocks: with a full socket a caller's deadline holds. */
+static void test_full_socket(void **state)
+{
+    struct kit_script *script = kit_script_start(play_deaf, NULL);
+    struct semel_client_options options = { .cancel_grace_ms = 20 };
+    struct semel_client *client = open_client(kit_script_address(script), &options);
+    pthread_t threads[4];
+    void *good;
+
+    (void)state;
+    assert_int_equal(semel_client_wait_connected(client, 60000, NULL, 0), SEMEL_OK);
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, shout, client);
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], &good);
+        assert_ptr_equal(good, client);
+    }
+    close_client(client);
+    kit_script_stop(script);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +422,9 @@ int main(void)
         TEST("bodies of many frames", test_large_bodies),
         TEST("M5 data and hang-up", test_data_and_hang_up),
         TEST("silence is noticed", test_silence),
+        TEST("M12 per-call deadline: a caller that reads for itself", test_lone_deadline),
+        TEST("an idle client notices a broken link", test_idle_after_streak),
+        TEST("M12 per-call deadline: a full socket", test_full_socket),
         TEST("M10 stop: a caller that reads for itself", test_stop_lone_reader),
     };
 

@@ -250,6 +250,11 @@ static void moody(struct semel_request *request, void *user)
     (void)!semel_request_reply(request, "", 0);
 }
 
+static bool none_running(void *arg)
+{
+    return rig_counters(arg).calls_running == 0;
+}
+
 static bool has_run_inline(void *arg)
 {
     struct rig *rig = arg;
@@ -302,6 +307,7 @@ static void takeover(bool on_demand)
     wait_seen(&stuck);
     assert_int_equal(stuck.outcome, SEMEL_VALUE);
     semel_result_clear(&stuck.result);
+    assert_true(kit_eventually(none_running, rig, 60));
     before = rig_counters(rig).calls_inline;
     for (int i = 0; i < 20; i++)
         expect_gone(rig->client, "moody", SEMEL_VALUE, SEMEL_OK);
@@ -352,11 +358,6 @@ static void test_watchdog_again(void **state)
 static bool one_running(void *arg)
 {
     return rig_counters(arg).calls_running == 1;
-}
-
-static bool none_running(void *arg)
-{
-    return rig_counters(arg).calls_running == 0;
 }
 
 static void stubborn(struct semel_request *request, void *user)

@@ -135,10 +135,15 @@ class Commands(ToolCase):
         server = self.serve(f'deaf=trap "" TERM; sh -c \'echo $$ >> {pids}; exec sleep 60\' & '
                             f'echo $$ >> {pids}; wait; wait', '--kill-after', '300ms')
         call = self.background('call', server.address, 'deaf', '--timeout', '100s')
-        self.wait_until(lambda: os.path.exists(pids) and
-                        len(open(pids, encoding='utf-8').read().split()) == 2, 'it never ran')
-        with open(pids, encoding='utf-8') as file:
-            found = [int(pid) for pid in file.read().split()]
+
+        def written():
+            if not os.path.exists(pids):
+                return []
+            with open(pids, encoding='utf-8') as file:
+                return [int(pid) for pid in file.read().split()]
+
+        self.wait_until(lambda: len(written()) == 2, 'it never ran')
+        found = written()
         self.check(call.end(signal.SIGINT), 5, b'', 'signal 9', 'cancelled')
         for pid in found:
             self.wait_until(lambda p=pid: not alive(p), 'a process is left')
@@ -209,7 +214,7 @@ class Servers(ToolCase):
 
     def test_second_signal_stops_now(self):
         server = self.serve('slow=sleep 60', clean=False)
-        call = self.background('call', server.address, 'slow', '--timeout', '100s')
+        call = self.background('call', server.address, 'slow', '--timeout', '3s')
         time.sleep(0.4)
         server.signal(signal.SIGTERM)
         server.await_line('waiting for running calls')

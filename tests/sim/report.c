@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* report.c - which faults struck and which states were reached. See sim.h. */
+#include "sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *word;
+    char group;
+} faults[] = {
+#define ENTRY(name, word, group) { word, #group[0] },
+    SIM_FAULTS(ENTRY)
+#undef ENTRY
+};
+
+static const char *const marks[] = {
+#define ENTRY(name, text) text,
+    SIM_MARKS(ENTRY) SIM_HOSTILE_MARKS(ENTRY)
+#undef ENTRY
+};
+
+const char *sim_fault_word(enum sim_fault fault)
+{
+    return faults[fault].word;
+}
+
+uint64_t sim_fault_bit(const char *word)
+{
+    for (uint32_t i = 0; i < SIM_FAULT_COUNT; i++)
+        if (strcmp(word, faults[i].word) == 0)
+            return SIM_BIT(i);
+    return 0;
+}
+
+uint64_t sim_faults_counted(const struct sim_stats *stats)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < SIM_FAULT_COUNT; i++)
+        if (faults[i].group != 'L')
+            sum += stats->faults[i];
+    return sum + stats->tampered;
+}
+
+void sim_report_details(const struct sim_stats *stats)
+{
+    for (uint32_t i = 0; i < SIM_FAULT_COUNT; i++)
+        printf("  %c  %-20s %10llu\n", faults[i].group, faults[i].word,
+               (unsigned long long)stats->faults[i]);
+    for (uint32_t i = 0; i < SIM_MARK_COUNT; i++)
+        printf("  %-52s %10llu\n", marks[i], (unsigned long long)stats->marks[i]);
+}
+
+bool sim_report_complete(const struct sim_stats *stats, enum sim_mode mode)
+{
+    uint32_t hostile = SIM_MARK_GARBAGE_REFUSED;
+    uint32_t from = mode == SIM_HOSTILE ? hostile : 0;
+    uint32_t to = mode == SIM_HOSTILE ? SIM_MARK_COUNT : hostile;
+    bool complete = true;
+
+    for (uint32_t i = 0; i < SIM_FAULT_COUNT && mode != SIM_HOSTILE; i++)
+        if (!stats->faults[i]) {
+            printf("INCOMPLETE: the fault '%s' never struck\n", faults[i].word);
+            complete = false;
+        }
+    for (uint32_t i = from; i < to; i++)
+        if (!stats->marks[i]) {
+            printf("INCOMPLETE: never reached: %s\n", marks[i]);
+            complete = false;
+        }
+    if (sim_faults_counted(stats) * 20 < stats->calls) {
+        printf("INCOMPLETE: fewer than one fault per 20 calls\n");
+        complete = false;
+    }
+    return complete;
+}
