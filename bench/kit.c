@@ -107,14 +107,20 @@ uint64_t kit_receive(int fd)
     return word;
 }
 
-/* A killed server leaves its socket file behind. */
+/* A killed server leaves its socket file behind, and the lock file beside it. */
 static char socket_files[4][64];
 
 static void remove_socket_files(void)
 {
-    for (int i = 0; i < 4; i++)
-        if (socket_files[i][0])
-            (void)unlink(socket_files[i]);
+    char lock[sizeof socket_files + 8];
+
+    for (int i = 0; i < 4; i++) {
+        if (!socket_files[i][0])
+            continue;
+        snprintf(lock, sizeof lock, "%s.lock", socket_files[i]);
+        (void)unlink(socket_files[i]);
+        (void)unlink(lock);
+    }
 }
 
 const char *kit_address(char *out, size_t size, int number)

@@ -536,6 +536,7 @@ static int measure(struct bench *bench)
         cpu_begin_us = cpu_us();
         begin_ns = clock_now();
         atomic_store(&bench->begun, true);
+        output_detail("calling %s", bench->a.method);
         lanes_begin(bench);
         elapsed_ns = lanes_wait(bench, begin_ns);
         code = report(bench, elapsed_ns, cpu_us() - cpu_begin_us);
@@ -550,7 +551,7 @@ static int connect_and_measure(struct bench *bench)
     char text[1024] = "";
     int code;
 
-    client_options.log = output_log;
+    client_options.log = output_log_errors; /* losses are counted, not told one by one */
     if (bench->a.size_max > SEMEL_BODY_BYTES)
         client_options.body_bytes = bench->a.size_max;
     if (bench->a.window > SEMEL_WINDOW_CALLS)

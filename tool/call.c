@@ -275,6 +275,7 @@ static int call_and_print(struct caller *caller, struct semel_client *client,
     if (status != SEMEL_OK)
         return not_made(a, status,
                         status == SEMEL_INVALID ? "a method's name has 1 to 255 bytes" : NULL);
+    output_detail("calling %s", a->method);
     while (sem_wait(&caller->completed) != 0)
         ;
     set_phase(caller, PHASE_AFTER);
@@ -303,6 +304,7 @@ static int connect_and_call(struct caller *caller, const struct arguments *a,
         return not_made(a, status, NULL);
     if (a->timeout_ms && a->timeout_ms < wait_ms)
         wait_ms = a->timeout_ms;
+    output_detail("connecting to %s", a->address);
     status = semel_client_wait_connected(client, wait_ms, text, sizeof text);
     if (status != SEMEL_OK)
         code = not_made(a, status, text);

@@ -194,3 +194,8 @@ void output_log(enum semel_log_level level, const char *text, void *user)
     else if (level == SEMEL_LOG_INFO || out.level > 1)
         output_detail("%s", text);
 }
+
+void output_log_errors(enum semel_log_level level, const char *text, void *user)
+{
+    output_log(level == SEMEL_LOG_WARNING ? SEMEL_LOG_INFO : level, text, user);
+}

@@ -46,5 +46,7 @@ void output_progress(const char *format, ...) __attribute__((format(printf, 1, 2
 
 /* A semel_log_fn: warnings and errors, with -v infos, with -v -v everything. */
 void output_log(enum semel_log_level level, const char *text, void *user);
+/* The same with one step less: warnings only with -v. */
+void output_log_errors(enum semel_log_level level, const char *text, void *user);
 
 #endif

@@ -386,7 +386,10 @@ void semel_client_counters(const struct semel_client *client,
     const struct sml_link_counters *link;
     const struct sml_caller_counters *caller;
 
-    if (!client || !out_counters || !sml_origin_is_mine(&client->origin))
+    if (!out_counters)
+        return;
+    memset(out_counters, 0, sizeof *out_counters);
+    if (!client || !sml_origin_is_mine(&client->origin))
         return;
     sml_mutex_lock(&mutable->lock);
     link = &client->link.counters;

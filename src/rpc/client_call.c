@@ -21,6 +21,15 @@ static const struct semel_call_options no_options = SEMEL_CALL_OPTIONS_INIT;
 
 /* --- submitting ------------------------------------------------------------------------- */
 
+/* A name with a control character in it is a protocol error on the wire. */
+static bool is_name(const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return false;
+    return true;
+}
+
 /* Check the arguments and fill in all but the deadline. */
 static enum semel_status describe(struct sml_call *call, const char *method,
                                   struct semel_bytes body, const struct semel_call_options *options)
@@ -30,7 +39,8 @@ static enum semel_status describe(struct sml_call *call, const char *method,
     size_t type_bytes = strnlen(type, SEMEL_CONTENT_TYPE_BYTES + 1);
 
     if (method_bytes == 0 || method_bytes > SEMEL_METHOD_BYTES ||
-        type_bytes > SEMEL_CONTENT_TYPE_BYTES || (body.size > 0 && !body.data) ||
+        type_bytes > SEMEL_CONTENT_TYPE_BYTES || !is_name(method, method_bytes) ||
+        !is_name(type, type_bytes) || (body.size > 0 && !body.data) ||
         options->deadline_ms > INT32_MAX)
         return SEMEL_INVALID;
     if (body.size > SEMEL_BODY_BYTES_MAX)
@@ -203,28 +213,39 @@ static struct semel_call *make_call(const struct sml_call *described, bool lent)
     return call;
 }
 
+/* The handle is there before the completion can run. Lock held, client->now fresh. */
+static enum semel_status submit_started(struct semel_client *client, struct semel_call *call,
+                                        uint64_t span, struct semel_call **out_call)
+{
+    enum semel_status status = submit(client, &call->record, span);
+
+    if (status == SEMEL_OK && out_call)
+        *out_call = call;
+    return status;
+}
+
 /* On the I/O thread: it writes and collects when the callbacks it is running are done. */
 static enum semel_status start_on_io(struct semel_client *client, struct semel_call *call,
-                                     uint64_t span)
+                                     uint64_t span, struct semel_call **out_call)
 {
     enum semel_status status;
 
     sml_mutex_lock(&client->lock);
     if (++client->starts_on_io % STARTS_PER_CLOCK == 0)
         client->now = sml_clock_now();
-    status = submit(client, &call->record, span);
+    status = submit_started(client, call, span, out_call);
     sml_mutex_unlock(&client->lock);
     return status;
 }
 
 static enum semel_status start_elsewhere(struct semel_client *client, struct semel_call *call,
-                                         uint64_t span)
+                                         uint64_t span, struct semel_call **out_call)
 {
     enum semel_status status;
 
     sml_mutex_lock(&client->lock);
     client->now = sml_clock_now();
-    status = submit(client, &call->record, span);
+    status = submit_started(client, call, span, out_call);
     if (status != SEMEL_OK) {
         sml_mutex_unlock(&client->lock);
         return status;
@@ -263,12 +284,10 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     /* The handle's reference exists before the completion can drop the other one. */
     atomic_init(&call->refs, out_call ? 2 : 1);
     span = span_of(client, options);
-    status = sml_client_on_io(client) ? start_on_io(client, call, span)
-                                      : start_elsewhere(client, call, span);
+    status = sml_client_on_io(client) ? start_on_io(client, call, span, out_call)
+                                      : start_elsewhere(client, call, span, out_call);
     if (status != SEMEL_OK)
         free(call);
-    else if (out_call)
-        *out_call = call;
     return status;
 }
 

@@ -14,6 +14,7 @@
 #include "os/futex.h"
 #include "rpc/client_internal.h"
 
+#define FLUSH_DONE 64 /* callbacks, then the calls they started leave together */
 #define HINT_BYTES_MAX 16384
 
 /* Was this end made by the link, so that the link's reason explains it? */
@@ -128,6 +129,7 @@ static void post(struct semel_client *client, struct sml_list *list)
 void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, enum sml_where where)
 {
     struct sml_list elsewhere, *node;
+    uint32_t ran = 0;
 
     sml_list_init(&elsewhere);
     while ((node = sml_list_pop_front(&batch->done)) != NULL) {
@@ -142,6 +144,12 @@ void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, en
             sml_list_push_back(&elsewhere, &record->call.link);
         else
             run_callback((struct semel_call *)record);
+        /* The server need not wait for the end of the batch to begin with what was started. */
+        if (where == SML_ON_IO && ++ran % FLUSH_DONE == 0) {
+            sml_mutex_lock(&client->lock);
+            sml_client_write(client, false);
+            sml_client_unlock(client);
+        }
     }
     sml_batch_init(batch);
     if (!sml_list_empty(&elsewhere))

@@ -43,8 +43,9 @@ struct sml_client_conn {
     struct sml_channel channel;
     bool open;
     bool closing;
-    bool broken; /* a write failed: shut the channel down, then read it to its end */
-    bool armed;  /* the I/O thread watches for input; else the reading is borrowable */
+    bool broken;      /* a write failed: shut the channel down, then read it to its end */
+    uint64_t shut_at; /* when input that may be left was waited for long enough; SML_NEVER */
+    bool armed;       /* the I/O thread watches for input; else the reading is borrowable */
     uint32_t watched_read, watched_write; /* events in the epoll set; 0: not in it */
     enum sml_reader reader;
     uint64_t borrowed;      /* reads by callers */

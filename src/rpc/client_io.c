@@ -17,6 +17,7 @@
 #include "rpc/client_internal.h"
 
 #define EVENTS_MAX 8
+#define LINGER (200 * SML_MS)
 #define HOLDER_YIELDS 100 /* for a thread that is writing to finish before a BYE */
 
 /* --- telling ---------------------------------------------------------------------------- */
@@ -178,23 +179,42 @@ static void hang_up(struct semel_client *client)
     finish_close(client);
 }
 
-/* A write failed. What the peer sent before may still be read, and then the end. */
+/* A write failed. What the peer sent before is read first, then the end. A socket that is shut
+ * down gives both; of two descriptors the one for input must be left open for a while. */
 static void end_broken(struct semel_client *client)
 {
     struct sml_client_conn *conn = &client->conn;
 
-    sml_channel_shutdown(&conn->channel);
+    if (conn->channel.fd_read == conn->channel.fd_write)
+        sml_channel_shutdown(&conn->channel);
+    else
+        conn->shut_at = sml_time_add(client->now, LINGER);
     conn->broken = false;
     if (conn->reader == SML_READER_NONE)
         conn->armed = true;
     sml_client_watch(client);
-    /* Its end would not be noticed: read no more. */
-    if (conn->armed && !(conn->watched_read && sml_channel_tells_pollers(&conn->channel))) {
-        sml_link_closed(&client->link,
-                        client->pen.broken ? sml_io_status(client->pen.error) : SEMEL_LINK_LOST,
-                        conn->in_have > 0, client->now);
+    /* It cannot even be watched: read no more. */
+    if (conn->armed && !conn->watched_read) {
+        sml_link_closed(&client->link, SEMEL_LINK_LOST, conn->in_have > 0, client->now);
         conn->closing = true;
     }
+}
+
+/* The time for what was still to be read is over. A caller that reads notices the shutdown; of a
+ * pipe's the epoll set says nothing. */
+static void end_reading(struct semel_client *client)
+{
+    struct sml_client_conn *conn = &client->conn;
+
+    conn->shut_at = SML_NEVER;
+    sml_channel_shutdown(&conn->channel);
+    if (conn->closing || conn->reader != SML_READER_NONE ||
+        sml_channel_tells_pollers(&conn->channel))
+        return;
+    sml_link_closed(&client->link,
+                    client->pen.broken ? sml_io_status(client->pen.error) : SEMEL_LINK_LOST,
+                    conn->in_have > 0, client->now);
+    conn->closing = true;
 }
 
 /* --- connecting ------------------------------------------------------------------------- */
@@ -210,6 +230,7 @@ static void connected(struct semel_client *client)
     conn->closing = conn->broken = false;
     conn->reader = SML_READER_NONE;
     conn->streak = 0;
+    conn->shut_at = SML_NEVER;
     sml_pen_open(&client->pen, &conn->channel);
     sml_client_watch(client);
     client->now = sml_clock_now();
@@ -336,6 +357,8 @@ static void carry_out(struct semel_client *client)
 
     if (client->conn.open && client->conn.broken && !client->conn.closing)
         end_broken(client);
+    if (client->conn.open && client->conn.shut_at <= client->now)
+        end_reading(client);
     if (client->conn.closing)
         finish_close(client);
     finish_lookup(client);
@@ -417,6 +440,8 @@ static uint64_t sleep_until(struct semel_client *client)
         until = sml_time_min(until, sml_connect_timeout(&client->connect));
     if (client->conn.open && !client->conn.closing && !client->conn.armed)
         until = sml_time_min(until, client->now + SML_CLIENT_TICK);
+    if (client->conn.open)
+        until = sml_time_min(until, client->conn.shut_at);
     /* Calls that come later with the same span as those before must not wake us each. */
     until = sml_time_min(until, sml_time_add(client->now, client->span_min));
     client->span_min = SML_NEVER;

@@ -215,7 +215,7 @@ void sml_client_input(struct semel_client *client, struct sml_io io)
         conn->closing = true;
     }
     /* Whoever is told of an end must find the state that explains it. */
-    sml_client_settle(client);
+    publish_state(client);
 }
 
 void sml_client_release_reader(struct semel_client *client)

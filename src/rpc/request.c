@@ -186,7 +186,8 @@ static void part_with(struct semel_request *request)
     bool spawn;
 
     sml_mutex_lock(&server->queue_lock);
-    worker = sml_server_kick_after_locked(server, request, &spawn);
+    sml_request_settle_locked(request);
+    worker = sml_server_kick_locked(server, &spawn);
     sml_mutex_unlock(&server->queue_lock);
     if (worker || spawn)
         sml_server_rouse(server, worker, spawn);
@@ -205,6 +206,8 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
     bool inlined = self && self->inlining && self->server == request->server;
     bool done;
 
+    if (request->runner && !request->runner->inlining)
+        atomic_fetch_add(&request->server->answered, 1);
     (void)sml_callee_finish(callee, request->in, verdict, reply);
     request->in = NULL;
     request->finished = true;
@@ -274,9 +277,8 @@ static struct semel_bytes cut(const char *text, size_t max)
     return semel_bytes(text, size);
 }
 
-enum semel_status semel_request_fail_with(struct semel_request *request, int code,
-                                          const char *text, struct semel_bytes detail,
-                                          const char *trace)
+enum semel_status semel_request_fail_with(struct semel_request *request, int code, const char *text,
+                                          struct semel_bytes detail, const char *trace)
 {
     struct parts parts = { .outcome = SEMEL_FAILURE, .status = SEMEL_FAILED, .code = code };
 
@@ -308,8 +310,7 @@ void semel_request_take(struct semel_request *request)
 }
 
 /* Always finishes, if need be without words. */
-static void finish_unknown(struct semel_request *request, enum semel_status status,
-                           const char *why)
+static void finish_unknown(struct semel_request *request, enum semel_status status, const char *why)
 {
     struct sml_served *served = request->served;
     struct parts parts = { .outcome = SEMEL_UNKNOWN, .status = status };
@@ -326,7 +327,7 @@ static void finish_unknown(struct semel_request *request, enum semel_status stat
         forget_callback(request);
     sml_request_words(request, why, &words);
     sml_server_log(request->server, SEMEL_LOG_WARNING, "%s", words.text);
-    parts.text = cut(words.text, SEMEL_TEXT_BYTES);
+    parts.text = cut(why, SEMEL_TEXT_BYTES); /* the caller's side names the call */
     reply = pack(&served->session->callee, &parts, &verdict);
     sml_mutex_lock(served->lock);
     give_verdict(request, &verdict, reply);

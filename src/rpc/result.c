@@ -57,7 +57,13 @@ static void add_name(struct sml_text *text, uint64_t number, const char *method,
 static void add_reason(struct sml_text *text, enum semel_status status, struct semel_bytes words,
                        const char *why)
 {
-    sml_text_add(text, semel_status_text(status));
+    const char *status_text = semel_status_text(status);
+    bool repeats =
+        words.size == strlen(status_text) && memcmp(words.data, status_text, words.size) == 0;
+
+    sml_text_add(text, status_text);
+    if (repeats)
+        return;
     if (words.size > 0) {
         sml_text_add(text, ": ");
         sml_text_add_escaped(text, words.data, words.size);

@@ -309,10 +309,15 @@ static void lost(struct sml_conn *conn, struct sml_io io)
  * stays readable to its end. */
 static void end_broken(struct sml_conn *conn)
 {
-    if (sml_channel_tells_pollers(&conn->channel))
-        sml_channel_shutdown(&conn->channel);
-    else
+    if (!sml_channel_tells_pollers(&conn->channel)) {
         lost(conn, conn->pen.error);
+        return;
+    }
+    sml_channel_shutdown(&conn->channel);
+    if (conn->linger_until == SML_NEVER) {
+        conn->linger_until = sml_clock_now() + SML_LINGER_NS;
+        rekey(conn);
+    }
 }
 
 static void flush(struct sml_conn *conn, bool writable)

@@ -31,8 +31,7 @@ static void add_sessions(struct semel_server *server, struct semel_server_counte
     out->sessions_expired = host->expired;
     out->sessions_ended = host->ended - host->expired;
     add_callee(out, &server->past);
-    for (struct sml_list *node = server->served.next; node != &server->served;
-         node = node->next) {
+    for (struct sml_list *node = server->served.next; node != &server->served; node = node->next) {
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
         sml_mutex_lock(served->lock);

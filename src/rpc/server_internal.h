@@ -48,22 +48,24 @@
 #define SML_METHOD_BUCKETS 256
 #define SML_READ_BYTES 262144
 #define SML_EVENTS 128
-#define SML_POOL_BUFFERS 16          /* write buffers kept for the next writer */
-#define SML_REQUESTS_KEPT 4096       /* request records kept for the next calls */
+#define SML_POOL_BUFFERS 16    /* write buffers kept for the next writer */
+#define SML_REQUESTS_KEPT 4096 /* request records kept for the next calls */
 
-#define SML_BRISK_NS 10000           /* a method's average below this may run inline */
-#define SML_BRISK_CLIP_NS 40000      /* one sample counts at most this: preemption is not work */
-#define SML_BRISK_SAMPLES 4          /* before a method has proven anything */
-#define SML_INLINE_BUDGET_NS 100000  /* then flush and read again; more short work than this
+#define SML_BRISK_NS 10000      /* a method's average below this may run inline */
+#define SML_BRISK_CLIP_NS 40000 /* one sample counts at most this: preemption is not work */
+#define SML_BRISK_SAMPLES 4     /* before a method has proven anything */
+#define SML_INLINE_BUDGET_NS                                                                       \
+    100000                     /* then flush and read again; more short work than this
                                         queued wakes a worker, too */
-#define SML_OUTSTAY_NS 2000000       /* in one inline handler, before another thread leads */
+#define SML_FLUSH_RUNS 64      /* inline runs, then their replies leave together */
+#define SML_OUTSTAY_NS 2000000 /* in one inline handler, before another thread leads */
 #define SML_WATCH_TICK_NS 1000000
 #define SML_WATCH_LINGER_NS 100000000
-#define SML_PENANCE_RUNS 64u         /* short runs owed after the first overrun, then doubled */
+#define SML_PENANCE_RUNS 64u /* short runs owed after the first overrun, then doubled */
 #define SML_PENANCE_DOUBLINGS 14
 #define SML_IDLE_THREAD_NS 10000000000
-#define SML_LINGER_NS 1000000000     /* from our BYE until the client must have closed */
-#define SML_GOODBYE_NS 200000000     /* the same when the server stops */
+#define SML_LINGER_NS 1000000000 /* from our BYE until the client must have closed */
+#define SML_GOODBYE_NS 200000000 /* the same when the server stops */
 #define SML_DRAIN_CHECK_NS 5000000
 
 struct sml_served;
@@ -135,8 +137,8 @@ struct semel_request {
     bool told;
     semel_cancelled_fn cancel_fn;
     void *cancel_user;
-    struct sml_list cancel_link;      /* in server->to_tell */
-    struct sml_thread_id telling;     /* the thread inside cancel_fn */
+    struct sml_list cancel_link;  /* in server->to_tell */
+    struct sml_thread_id telling; /* the thread inside cancel_fn */
 };
 
 /* --- sessions and connections --------------------------------------------------------------- */
@@ -194,12 +196,12 @@ enum sml_signal { SML_SIGNAL_NONE, SML_SIGNAL_WORK, SML_SIGNAL_LOOK };
 struct sml_worker {
     struct sml_thread thread;
     struct semel_server *server;
-    bool for_work;              /* made because a call waits */
-    struct sml_list all;        /* server->workers or server->left; queue_lock */
-    struct sml_list idle_link;  /* queue_lock */
-    _Atomic uint32_t signal;    /* enum sml_signal */
-    bool inlining;              /* its own: runs a handler as the leader */
-    bool took;                  /* its own: the handler took its request */
+    bool for_work;             /* made because a call waits */
+    struct sml_list all;       /* server->workers or server->left; queue_lock */
+    struct sml_list idle_link; /* queue_lock */
+    _Atomic uint32_t signal;   /* enum sml_signal */
+    bool inlining;             /* its own: runs a handler as the leader */
+    bool took;                 /* its own: the handler took its request */
 };
 
 struct sml_place_to_listen { /* the leader's and host_lock's */
@@ -233,11 +235,11 @@ struct semel_server {
 
     struct sml_mutex host_lock;
     struct sml_host host;
-    struct sml_list served;   /* host_lock */
-    struct sml_list places;   /* host_lock */
-    bool places_closed;       /* host_lock */
+    struct sml_list served;                /* host_lock */
+    struct sml_list places;                /* host_lock */
+    bool places_closed;                    /* host_lock */
     char address[SEMEL_ADDRESS_BYTES + 1]; /* host_lock */
-    struct sml_callee_counters past; /* of sessions that are gone; host_lock */
+    struct sml_callee_counters past;       /* of sessions that are gone; host_lock */
 
     struct sml_mutex stripes[SML_STRIPES];
     struct sml_mutex fresh_lock;
@@ -270,20 +272,22 @@ struct semel_server {
     uint64_t short_work_ns;
     uint32_t queued, parked, stalled; /* in either queue; parked; stalled */
     uint32_t running;                 /* worker slots taken */
+    _Atomic uint32_t answered;        /* of these, by handlers that gave their reply and are about
+                                         to return; taken off under queue_lock */
     uint32_t unfinished;              /* requests begun and not finished */
     struct sml_worker *leader;        /* NULL while wanted or before the start */
     bool leader_wanted;
     bool started;
-    bool closed;    /* no call is queued any more */
-    bool quit;      /* threads leave */
-    bool waking;    /* a thread was woken for work and has not looked yet */
+    bool closed;      /* no call is queued any more */
+    bool quit;        /* threads leave */
+    bool waking;      /* a thread was woken for work and has not looked yet */
     uint32_t threads; /* serving ones */
     uint32_t waiting; /* threads in semel_server_wait */
     struct sml_list all_workers, left, idle;
     struct sml_heap session_timers;
     _Atomic uint64_t leader_until; /* when the leader wakes at the latest; 0: it does not sleep.
                                       Set to anything else under queue_lock only */
-    _Atomic bool mail; /* posted, newcomers, stop, drain: set under queue_lock */
+    _Atomic bool mail;             /* posted, newcomers, stop, drain: set under queue_lock */
     struct sml_list posted, newcomers;
     struct sml_list to_tell;
     struct sml_list free_requests;
@@ -299,10 +303,14 @@ struct semel_server {
     _Atomic bool inlining;         /* the leader may enter handlers */
     _Atomic uint64_t inline_since; /* 0: the leader is in no handler */
     _Atomic uint32_t inline_rounds;
-    _Atomic uint32_t watch_word;   /* enum in server_watch.c */
+    _Atomic uint32_t watch_word; /* enum in server_watch.c */
 
     struct sml_server_totals totals;
 };
+
+/* server.c */
+/* OK; INVALID, FORKED, STOPPED. */
+enum semel_status sml_server_check_open(struct semel_server *server);
 
 /* server_log.c: what is told to the hook and to callers. */
 void sml_server_log(struct semel_server *server, enum semel_log_level level, const char *format,
@@ -314,42 +322,52 @@ struct sml_words {
 void sml_request_words(const struct semel_request *request, const char *why,
                        struct sml_words *out_words);
 
-/* server_run.c: the run queue, who runs what. */
+/* server_queue.c: the run queue. "_locked": queue_lock is held. */
+_Atomic(struct sml_method *) *sml_server_method_bucket(struct semel_server *server,
+                                                       const char *name, size_t bytes);
 struct sml_method *sml_server_find_method(struct semel_server *server, const char *name,
                                           uint8_t bytes);
+/* A handler took this long. */
+void sml_pace_learn(struct sml_pace *pace, uint64_t took_ns, bool inlined);
 /* The leader's batch goes to the queue; what does not fit, or comes too late, is answered. */
 void sml_server_enqueue(struct semel_server *server);
-_Atomic(struct sml_method *) *sml_server_method_bucket(struct semel_server *server,
-                                                      const char *name, size_t bytes);
-/* May the leader run a short call now, if `running` worker slots are taken by others? */
+struct semel_request *sml_queue_first(struct sml_list *queue);
+/* The call is about to run: a worker slot is its own already. */
+void sml_queue_take_out_locked(struct semel_server *server, struct semel_request *request);
+/* The oldest call, taken out. */
+struct semel_request *sml_queue_pop_locked(struct semel_server *server);
+/* Out of wherever it waits. */
+void sml_request_unqueue_locked(struct semel_request *request);
+/* The request is finished and its handler has returned: counts. */
+void sml_request_settle_locked(struct semel_request *request);
+void sml_server_recycle_locked(struct semel_server *server, struct semel_request *request);
+/* Everything that waits, out of the queues and into `out`; nothing waits from here on. */
+void sml_server_take_queue(struct semel_server *server, struct sml_list *out);
+/* The session's stored replies are over its budget: nothing of it begins; stripe held. */
+bool sml_served_is_stalled(const struct sml_served *served);
+/* A call that was taken out waits again, for that reason; it gives its place in the method's limit
+ * back. Stripe held. */
+void sml_request_stall(struct semel_request *request);
+/* They go on once the replies were fetched; stripe held. */
+void sml_served_unstall(struct sml_served *served);
+/* May the leader run a short call now, if `running` worker slots are taken by others? Not the last
+ * one, if somebody has waited longer for it. */
 bool sml_server_may_inline_locked(struct semel_server *server, uint32_t running);
-/* After a handler: is `worker` still the leader, or can it be at once? queue_lock held. */
-bool sml_server_reclaim_locked(struct semel_server *server, struct sml_worker *worker);
+/* The thread to wake for queued work, taken out of the idle list; NULL: none. With *out_spawn a
+ * thread is to be made instead. */
+struct sml_worker *sml_server_pick_locked(struct semel_server *server, bool *out_spawn);
+/* The same, and where short calls are left over, the leader is told. */
+struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out_spawn);
+/* Without locks: carry out what these two said. */
+void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn);
+
+/* server_run.c: handlers. */
 /* Run short calls for a while. Returns whether `worker` is still the leader. */
 bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worker);
 /* Call the callbacks of requests that were cancelled. Returns as sml_server_run_inline. */
 bool sml_server_tell(struct semel_server *server, struct sml_worker *worker);
 /* Body of a serving thread. */
 void sml_worker_main(void *arg);
-/* queue_lock held. The thread to wake for queued work, taken out of the idle list; NULL: none. With
- * *out_spawn a thread is to be made instead. */
-struct sml_worker *sml_server_pick_locked(struct semel_server *server, bool *out_spawn);
-/* The same, and where short calls are left over, the leader is told. */
-struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out_spawn);
-/* The same, after sml_request_settle_locked. */
-struct sml_worker *sml_server_kick_after_locked(struct semel_server *server,
-                                                struct semel_request *request, bool *out_spawn);
-/* Without locks: carry out what sml_server_pick_locked said. */
-void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn);
-/* Out of the queues; queue_lock held. */
-void sml_request_unqueue_locked(struct semel_request *request);
-/* Stalled calls of a session whose stored replies were fetched go on; stripe held. */
-void sml_served_unstall(struct sml_served *served);
-/* The request is finished and its handler has returned: counts; queue_lock held. */
-void sml_request_settle_locked(struct semel_request *request);
-/* Everything that waits, out of the queues and into `out`. */
-void sml_server_take_queue(struct semel_server *server, struct sml_list *out);
-void sml_server_recycle_locked(struct semel_server *server, struct semel_request *request);
 
 /* server_watch.c: threads and their watchdog. */
 /* One more serving thread, counted by the caller. No locks. */
@@ -368,6 +386,8 @@ void sml_worker_set_self(struct sml_worker *worker);
 uint64_t sml_place_tag(struct sml_place_to_listen *place);
 uint64_t sml_wake_tag(void);
 void sml_server_close_places(struct semel_server *server);
+/* Write to every connection that has something to be written. The leader only. */
+void sml_server_flush(struct semel_server *server);
 void sml_server_lead(struct semel_server *server, struct sml_worker *worker);
 /* The leader has something to do that its descriptors do not tell; queue_lock held. */
 void sml_server_nudge_locked(struct semel_server *server);

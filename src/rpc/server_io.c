@@ -108,10 +108,8 @@ static void end_pauses(struct semel_server *server, uint64_t now)
 {
     server->pauses_end = SML_NEVER;
     sml_mutex_lock(&server->host_lock);
-    for (struct sml_list *node = server->places.next; node != &server->places;
-         node = node->next) {
-        struct sml_place_to_listen *place =
-            SML_CONTAINER(node, struct sml_place_to_listen, all);
+    for (struct sml_list *node = server->places.next; node != &server->places; node = node->next) {
+        struct sml_place_to_listen *place = SML_CONTAINER(node, struct sml_place_to_listen, all);
 
         if (place->paused_until == 0)
             continue;
@@ -145,7 +143,7 @@ static void admit_newcomers(struct semel_server *server)
 
 /* --- flushing -------------------------------------------------------------------------------- */
 
-static void flush_all(struct semel_server *server)
+void sml_server_flush(struct semel_server *server)
 {
     struct sml_list now, *node;
 
@@ -209,8 +207,7 @@ void sml_server_close_places(struct semel_server *server)
     sml_mutex_lock(&server->host_lock);
     server->places_closed = true;
     while ((node = sml_list_pop_front(&server->places)) != NULL) {
-        struct sml_place_to_listen *place =
-            SML_CONTAINER(node, struct sml_place_to_listen, all);
+        struct sml_place_to_listen *place = SML_CONTAINER(node, struct sml_place_to_listen, all);
 
         sml_epoll_remove(&server->epoll, place->listener.fd);
         sml_listener_close(&place->listener);
@@ -331,8 +328,8 @@ static void keep_time(struct semel_server *server, uint64_t sessions_due)
 /* When the leader must wake, whatever its descriptors say; 0: there is work now. */
 static uint64_t sleep_until(struct semel_server *server, uint64_t *out_sessions)
 {
-    uint64_t until = sml_time_min(sml_heap_min_key(&server->conn_timers),
-                                  sml_host_timeout(&server->host));
+    uint64_t until =
+        sml_time_min(sml_heap_min_key(&server->conn_timers), sml_host_timeout(&server->host));
     bool stop = atomic_load(&server->stop_wanted);
 
     until = sml_time_min(until, server->pauses_end);
@@ -379,11 +376,11 @@ void sml_server_lead(struct semel_server *server, struct sml_worker *worker)
         uint64_t sessions_due;
         int count;
 
-        flush_all(server);
+        sml_server_flush(server);
         if (!go_on(server))
             return;
-        count = sml_epoll_wait(&server->epoll, events, SML_EVENTS,
-                               sleep_until(server, &sessions_due));
+        count =
+            sml_epoll_wait(&server->epoll, events, SML_EVENTS, sleep_until(server, &sessions_due));
         atomic_store_explicit(&server->leader_until, 0, memory_order_relaxed);
         for (int i = 0; i < count; i++)
             on_event(server, &events[i]);

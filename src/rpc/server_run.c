@@ -1,413 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* server_run.c - who runs which call.
+/* server_run.c - handlers run here: on the leader between two reads, and on workers.
  *
- * Problem. A handler that takes a microsecond must not cost a wake of another thread (6 us); one
- * that takes longer must neither hold up the reader nor wait for another. So methods are measured:
- * a brisk one goes to the short queue, from which the leader serves itself between two reads;
- * everything else goes to the long queue, for the workers. Workers take from both, oldest first.
- *
- * Invariants, under queue_lock:
- *  - `running` handlers, inline ones included, never exceed `workers`;
- *  - calls that must wait never exceed `backlog`: those beyond are refused as they come;
- *  - for a method with a limit, unfinished + queued <= limit; the rest is parked, in order, and
- *    blocks nobody;
- *  - at most one thread has been woken for work and has not looked for it yet; when it has found
- *    some and there is more, it wakes the next. */
+ * A call is taken out of the queue together with a worker slot, begun under its session's stripe
+ * (it may have been cancelled meanwhile), and handed to its handler without any lock. Afterwards
+ * one passage through queue_lock counts it, learns how long it took, and takes the next. */
 #include "rpc/server_internal.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-/* --- how long a method takes ----------------------------------------------------------------- */
-
-static bool is_brisk(const struct sml_pace *pace)
-{
-    return pace->samples >= SML_BRISK_SAMPLES && pace->owed == 0 &&
-           pace->average_ns < SML_BRISK_NS;
-}
-
-/* A method that outstayed its welcome on the reading thread pays with runs on workers, and with
- * twice as many each time it happens again. Forgiven as slowly as it was earned. */
-static void learn(struct sml_pace *pace, uint64_t took_ns, bool inlined)
-{
-    uint64_t sample = took_ns < SML_BRISK_CLIP_NS ? took_ns : SML_BRISK_CLIP_NS;
-
-    if (pace->samples < SML_BRISK_SAMPLES) {
-        pace->average_ns = (pace->average_ns * pace->samples + sample) / (pace->samples + 1);
-        pace->samples++;
-    } else {
-        pace->average_ns = (pace->average_ns * 7 + sample) / 8;
-    }
-    if (inlined && took_ns > SML_OUTSTAY_NS) {
-        pace->owed = SML_PENANCE_RUNS << pace->overruns;
-        pace->good = 0;
-        if (pace->overruns < SML_PENANCE_DOUBLINGS)
-            pace->overruns++;
-    } else if (inlined && pace->overruns > 0) {
-        if (++pace->good >= SML_PENANCE_RUNS << pace->overruns) {
-            pace->overruns--;
-            pace->good = 0;
-        }
-    } else if (!inlined && pace->owed > 0 && took_ns < SML_BRISK_NS) {
-        pace->owed--;
-    }
-}
-
-/* --- methods --------------------------------------------------------------------------------- */
-
-static uint32_t bucket_of(const char *name, size_t bytes)
-{
-    uint32_t hash = 2166136261u;
-
-    for (size_t i = 0; i < bytes; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 16777619u;
-    return hash % SML_METHOD_BUCKETS;
-}
-
-_Atomic(struct sml_method *) *sml_server_method_bucket(struct semel_server *server,
-                                                      const char *name, size_t bytes)
-{
-    return &server->methods[bucket_of(name, bytes)];
-}
-
-struct sml_method *sml_server_find_method(struct semel_server *server, const char *name,
-                                          uint8_t bytes)
-{
-    struct sml_method *method = atomic_load_explicit(
-        sml_server_method_bucket(server, name, bytes), memory_order_acquire);
-
-    while (method && (method->name_bytes != bytes || memcmp(method->name, name, bytes) != 0))
-        method = method->next;
-    return method;
-}
-
-/* --- the queues ------------------------------------------------------------------------------ */
-
-static bool is_full(const struct sml_method *method)
-{
-    return method->limit > 0 && method->unfinished + method->queued >= method->limit;
-}
-
-static void push_runnable(struct semel_server *server, struct semel_request *request)
-{
-    struct sml_method *method = request->method;
-    bool brisk = is_brisk(&method->pace);
-
-    request->work_ns = brisk ? method->pace.average_ns : 0;
-    request->place = brisk ? SML_AT_SHORT : SML_AT_LONG;
-    server->short_work_ns += request->work_ns;
-    server->queued++;
-    method->queued++;
-    sml_list_push_back(brisk ? &server->short_queue : &server->long_queue, &request->link);
-}
-
-static void push_parked(struct semel_server *server, struct semel_request *request)
-{
-    request->place = SML_AT_PARKED;
-    server->parked++;
-    sml_list_push_back(&request->method->parked, &request->link);
-}
-
-/* A place within the method's limit has become free. */
-static void unpark(struct semel_server *server, struct sml_method *method)
-{
-    struct sml_list *node;
-
-    while (!is_full(method) && (node = sml_list_pop_front(&method->parked)) != NULL) {
-        server->parked--;
-        push_runnable(server, SML_CONTAINER(node, struct semel_request, link));
-    }
-}
-
-/* False: it would have to wait, and enough are waiting already. */
-static bool place(struct semel_server *server, struct semel_request *request)
-{
-    bool full = is_full(request->method);
-    uint32_t free_slots = server->workers - server->running;
-    uint32_t runnable = server->queued + (full ? 0 : 1);
-    uint64_t waiting = (uint64_t)server->parked + server->stalled + (full ? 1 : 0);
-
-    if (runnable > free_slots)
-        waiting += runnable - free_slots;
-    if (waiting > server->backlog)
-        return false;
-    if (full)
-        push_parked(server, request);
-    else
-        push_runnable(server, request);
-    return true;
-}
-
-void sml_request_unqueue_locked(struct semel_request *request)
-{
-    struct semel_server *server = request->server;
-
-    switch (request->place) {
-    case SML_AT_SHORT:
-    case SML_AT_LONG:
-        server->short_work_ns -= request->work_ns;
-        server->queued--;
-        request->method->queued--;
-        sml_list_remove(&request->link);
-        unpark(server, request->method);
-        break;
-    case SML_AT_PARKED:
-        server->parked--;
-        sml_list_remove(&request->link);
-        break;
-    case SML_AT_STALLED:
-        server->stalled--;
-        sml_list_remove(&request->link);
-        break;
-    case SML_AT_NOWHERE:
-    case SML_AT_WORK:
-        break;
-    }
-    request->place = SML_AT_NOWHERE;
-}
-
-static struct semel_request *first_of(struct sml_list *queue)
-{
-    return sml_list_empty(queue) ? NULL : SML_CONTAINER(queue->next, struct semel_request, link);
-}
-
-/* The call is about to run: a worker slot is its own already. */
-static void take_out(struct semel_server *server, struct semel_request *request)
-{
-    struct sml_method *method = request->method;
-
-    sml_list_remove(&request->link);
-    server->short_work_ns -= request->work_ns;
-    server->queued--;
-    method->queued--;
-    method->unfinished++;
-    server->unfinished++;
-    request->place = SML_AT_NOWHERE;
-}
-
-/* The oldest call. */
-static struct semel_request *pop(struct semel_server *server)
-{
-    struct semel_request *brief = first_of(&server->short_queue);
-    struct semel_request *lengthy = first_of(&server->long_queue);
-    struct semel_request *request = brief;
-
-    if (brief == NULL || (lengthy && lengthy->order < brief->order))
-        request = lengthy;
-    if (request)
-        take_out(server, request);
-    return request;
-}
-
-/* Not the last free slot, if somebody has waited longer for it. */
-bool sml_server_may_inline_locked(struct semel_server *server, uint32_t running)
-{
-    struct semel_request *brief = first_of(&server->short_queue);
-    struct semel_request *lengthy = first_of(&server->long_queue);
-
-    if (brief == NULL || running >= server->workers)
-        return false;
-    return lengthy == NULL || brief->order < lengthy->order || server->workers - running > 1;
-}
-
-void sml_server_take_queue(struct semel_server *server, struct sml_list *out)
-{
-    sml_mutex_lock(&server->queue_lock);
-    server->closed = true;
-    sml_list_move_all(out, &server->short_queue);
-    sml_list_move_all(out, &server->long_queue);
-    for (int i = 0; i < SML_METHOD_BUCKETS; i++)
-        for (struct sml_method *m = atomic_load(&server->methods[i]); m; m = m->next) {
-            sml_list_move_all(out, &m->parked);
-            m->queued = 0;
-        }
-    for (struct sml_list *node = out->next; node != out; node = node->next)
-        SML_CONTAINER(node, struct semel_request, link)->place = SML_AT_NOWHERE;
-    server->queued = server->parked = 0;
-    server->short_work_ns = 0;
-    sml_mutex_unlock(&server->queue_lock);
-    sml_list_move_all(out, &server->batch);
-}
-
-void sml_server_recycle_locked(struct semel_server *server, struct semel_request *request)
-{
-    if (server->free_count >= SML_REQUESTS_KEPT) {
-        free(request);
-        return;
-    }
-    server->free_count++;
-    sml_list_push_front(&server->free_requests, &request->link);
-}
-
-void sml_request_settle_locked(struct semel_request *request)
-{
-    struct semel_server *server = request->server;
-
-    request->method->unfinished--;
-    server->unfinished--;
-    unpark(server, request->method);
-    if (server->quit && server->unfinished == 0)
-        sml_cond_broadcast(&server->changed);
-}
-
-/* --- waking ---------------------------------------------------------------------------------- */
-
-struct sml_worker *sml_server_pick_locked(struct semel_server *server, bool *out_spawn)
-{
-    struct sml_list *node;
-    struct sml_worker *worker;
-
-    *out_spawn = false;
-    if (server->waking || server->quit || server->running >= server->workers ||
-        server->state != SML_SERVER_SERVING ||
-        (sml_list_empty(&server->long_queue) && server->short_work_ns <= SML_INLINE_BUDGET_NS))
-        return NULL;
-    node = sml_list_pop_front(&server->idle);
-    if (node == NULL) {
-        *out_spawn = server->threads <= server->workers;
-        server->waking = *out_spawn;
-        server->threads += *out_spawn;
-        return NULL;
-    }
-    server->waking = true;
-    worker = SML_CONTAINER(node, struct sml_worker, idle_link);
-    atomic_store_explicit(&worker->signal, SML_SIGNAL_WORK, memory_order_relaxed);
-    return worker;
-}
-
-struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out_spawn)
-{
-    struct sml_worker *worker = sml_server_pick_locked(server, out_spawn);
-
-    if (worker == NULL && !*out_spawn && !sml_list_empty(&server->short_queue))
-        sml_server_nudge_locked(server);
-    return worker;
-}
-
-struct sml_worker *sml_server_kick_after_locked(struct semel_server *server,
-                                                struct semel_request *request, bool *out_spawn)
-{
-    sml_request_settle_locked(request);
-    return sml_server_kick_locked(server, out_spawn);
-}
-
-void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn)
-{
-    enum semel_status status;
-
-    if (worker)
-        sml_futex_wake(&worker->signal, 1);
-    if (!spawn)
-        return;
-    status = sml_server_spawn(server, true);
-    if (status == SEMEL_OK)
-        return;
-    sml_server_log(server, SEMEL_LOG_WARNING, "no thread to be had for a waiting call: %s",
-                   semel_status_text(status));
-    sml_mutex_lock(&server->queue_lock);
-    server->waking = false;
-    server->threads--;
-    sml_cond_broadcast(&server->changed); /* a destroy may have waited for it */
-    sml_mutex_unlock(&server->queue_lock);
-}
-
-/* --- the leader's batch ---------------------------------------------------------------------- */
-
-static void refuse(struct semel_server *server, struct sml_list *refused)
-{
-    struct sml_list *node;
-
-    while ((node = sml_list_pop_front(refused)) != NULL) {
-        struct semel_request *request = SML_CONTAINER(node, struct semel_request, link);
-        struct sml_served *served = request->served;
-        bool done;
-
-        sml_mutex_lock(served->lock);
-        sml_callee_refuse(&served->session->callee, request->in, server->busy_ms);
-        sml_info_unref(request->info);
-        if (served->conn)
-            sml_conn_touch(served->conn);
-        done = sml_served_done(served);
-        sml_mutex_unlock(served->lock);
-        sml_list_push_back(&server->stash, &request->link);
-        if (done)
-            sml_served_free(served);
-    }
-}
-
-static void count_refusal(struct semel_server *server, const struct semel_request *request)
-{
-    if (request->in->flags & SML_CALL_REFUSE_WHEN_FULL)
-        server->calls_refused++;
-    else
-        server->calls_busy++;
-}
-
-void sml_server_enqueue(struct semel_server *server)
-{
-    struct sml_list refused, *node;
-    struct sml_worker *worker;
-    bool spawn;
-
-    if (sml_list_empty(&server->batch) && !server->unstalled)
-        return;
-    server->unstalled = false;
-    sml_list_init(&refused);
-    sml_mutex_lock(&server->queue_lock);
-    while ((node = sml_list_pop_front(&server->batch)) != NULL) {
-        struct semel_request *request = SML_CONTAINER(node, struct semel_request, link);
-
-        if (place(server, request))
-            continue;
-        count_refusal(server, request);
-        sml_list_push_back(&refused, &request->link);
-    }
-    worker = sml_server_pick_locked(server, &spawn);
-    sml_mutex_unlock(&server->queue_lock);
-    sml_server_rouse(server, worker, spawn);
-    refuse(server, &refused);
-}
-
-/* --- stalled calls: their session's stored replies are over its budget ------------------------ */
-
-static bool is_over_budget(const struct sml_callee *callee)
-{
-    return callee->bytes_stored > callee->limits.session_bytes;
-}
-
-/* Stripe held. It gives its place in the method's limit back. */
-static void stall(struct semel_request *request)
-{
-    struct semel_server *server = request->server;
-
-    sml_mutex_lock(&server->queue_lock);
-    request->place = SML_AT_STALLED;
-    server->stalled++;
-    sml_request_settle_locked(request);
-    sml_mutex_unlock(&server->queue_lock);
-    sml_list_push_back(&request->served->stalled, &request->link);
-}
-
-void sml_served_unstall(struct sml_served *served)
-{
-    struct semel_server *server = served->server;
-    struct sml_list *node;
-
-    if (sml_list_empty(&served->stalled) || is_over_budget(&served->session->callee))
-        return;
-    sml_mutex_lock(&server->queue_lock);
-    while ((node = sml_list_pop_front(&served->stalled)) != NULL) {
-        struct semel_request *request = SML_CONTAINER(node, struct semel_request, link);
-
-        server->stalled--;
-        if (is_full(request->method))
-            push_parked(server, request);
-        else
-            push_runnable(server, request);
-    }
-    sml_mutex_unlock(&server->queue_lock);
-    server->unstalled = true;
-}
 
 /* --- running --------------------------------------------------------------------------------- */
 
@@ -438,8 +37,8 @@ static enum begun begin(struct sml_worker *worker, struct semel_request *request
     struct sml_callee *callee = &served->session->callee;
 
     sml_mutex_lock(served->lock);
-    if (is_over_budget(callee) && request->in->phase == SML_IN_TAKEN) {
-        stall(request);
+    if (sml_served_is_stalled(served) && request->in->phase == SML_IN_TAKEN) {
+        sml_request_stall(request);
         sml_mutex_unlock(served->lock);
         return STALLED;
     }
@@ -489,17 +88,31 @@ static uint64_t run_one(struct sml_worker *worker, struct semel_request *request
 
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
-        learn(&method->pace, end - now, false);
+        sml_pace_learn(&method->pace, end - now, false);
         server->calls_started++;
+        if (ours)
+            atomic_fetch_sub(&server->answered, 1);
     }
     if (ours)
         finish_run_locked(server, request);
     return end;
 }
 
+/* After a handler: is `worker` still the leader, or can it be at once? queue_lock held. */
+static bool reclaim(struct semel_server *server, struct sml_worker *worker)
+{
+    if (server->leader != worker && server->leader_wanted && !server->quit) {
+        server->leader_wanted = false;
+        server->leader = worker;
+    }
+    if (server->leader != worker)
+        return false;
+    atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
+    return true;
+}
+
 /* The same on the leader. Returns whether it is the leader still; queue_lock held on return. */
-static bool run_one_inline(struct sml_worker *worker, struct semel_request *request,
-                           uint64_t *now)
+static bool run_one_inline(struct sml_worker *worker, struct semel_request *request, uint64_t *now)
 {
     struct semel_server *server = worker->server;
     struct sml_method *method = request->method;
@@ -517,31 +130,20 @@ static bool run_one_inline(struct sml_worker *worker, struct semel_request *requ
     }
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
-        learn(&method->pace, *now - start, true);
+        sml_pace_learn(&method->pace, *now - start, true);
         server->calls_started++;
         server->calls_inline++;
     }
     if (ours)
         finish_run_locked(server, request);
-    return sml_server_reclaim_locked(server, worker);
-}
-
-bool sml_server_reclaim_locked(struct semel_server *server, struct sml_worker *worker)
-{
-    if (server->leader != worker && server->leader_wanted && !server->quit) {
-        server->leader_wanted = false;
-        server->leader = worker;
-    }
-    if (server->leader != worker)
-        return false;
-    atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
-    return true;
+    return reclaim(server, worker);
 }
 
 bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worker)
 {
     struct sml_worker *other;
     uint64_t start, now;
+    uint32_t ran = 0;
     bool leads = true, spawn;
 
     sml_mutex_lock(&server->queue_lock);
@@ -554,11 +156,17 @@ bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worke
     start = now = sml_clock_now();
     while (leads && now - start < SML_INLINE_BUDGET_NS &&
            sml_server_may_inline_locked(server, server->running - 1)) {
-        struct semel_request *request = first_of(&server->short_queue);
+        struct semel_request *request = sml_queue_first(&server->short_queue);
 
-        take_out(server, request);
+        sml_queue_take_out_locked(server, request);
         sml_mutex_unlock(&server->queue_lock);
         leads = run_one_inline(worker, request, &now);
+        /* The client need not wait for the end of the batch to begin with its part. */
+        if (leads && ++ran % SML_FLUSH_RUNS == 0 && !sml_list_empty(&server->short_queue)) {
+            sml_mutex_unlock(&server->queue_lock);
+            sml_server_flush(server);
+            sml_mutex_lock(&server->queue_lock);
+        }
     }
     server->running--;
     if (leads)
@@ -593,7 +201,7 @@ bool sml_server_tell(struct semel_server *server, struct sml_worker *worker)
         sml_mutex_lock(&server->queue_lock);
         request->telling.value = 0;
         sml_cond_broadcast(&server->changed);
-        leads = sml_server_reclaim_locked(server, worker);
+        leads = reclaim(server, worker);
     }
     if (leads) {
         atomic_store_explicit(&server->inlining, false, memory_order_release);
@@ -617,8 +225,8 @@ static bool park(struct semel_server *server, struct sml_worker *worker)
     sml_mutex_unlock(&server->queue_lock);
     while (atomic_load_explicit(&worker->signal, memory_order_acquire) == SML_SIGNAL_NONE &&
            !timed_out)
-        timed_out = sml_futex_wait(&worker->signal, SML_SIGNAL_NONE, deadline) ==
-                    SML_FUTEX_TIMED_OUT;
+        timed_out =
+            sml_futex_wait(&worker->signal, SML_SIGNAL_NONE, deadline) == SML_FUTEX_TIMED_OUT;
     sml_mutex_lock(&server->queue_lock);
     if (!sml_list_linked(&worker->idle_link)) {
         if (atomic_load(&worker->signal) == SML_SIGNAL_WORK)
@@ -636,7 +244,7 @@ static void work(struct semel_server *server, struct sml_worker *worker)
     struct semel_request *request;
 
     server->running++;
-    while (!server->leader_wanted && (request = pop(server)) != NULL) {
+    while (!server->leader_wanted && (request = sml_queue_pop_locked(server)) != NULL) {
         bool spawn;
         struct sml_worker *other;
 

@@ -199,13 +199,10 @@ static struct semel_request *new_request(struct semel_server *server)
     return request;
 }
 
-static void reject(struct sml_served *served, struct semel_request *request,
-                   enum semel_status why, const char *text)
+static void reject(struct sml_served *served, struct semel_request *request, enum semel_status why,
+                   const char *text)
 {
-    struct sml_words words;
-
-    sml_request_words(request, text, &words);
-    sml_callee_reject(&served->session->callee, request->in, why, words.text);
+    sml_callee_reject(&served->session->callee, request->in, why, text);
     sml_list_push_back(&served->server->stash, &request->link);
 }
 

@@ -367,8 +367,11 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
         call->verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
         call->verdict.text = semel_bytes("", 0);
     }
-    if (call->rerun && verdict->outcome == SEMEL_NOT_EXECUTED)
+    if (call->rerun && verdict->outcome == SEMEL_NOT_EXECUTED) {
         call->verdict.outcome = SEMEL_UNKNOWN;
+        if (call->verdict.status == SEMEL_EXPIRED)
+            call->verdict.status = SEMEL_DEADLINE;
+    }
     caller->accepted_reply = true;
 }
 

@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/le.h"
 
-/* A session that may not expire yet, because something runs in it, is looked at again after this. */
+/* A session that may not expire yet, because something runs in it, is looked at again later. */
 #define EXPIRY_RETRY SML_SECOND
 #define BUCKETS_MIN 64
 
@@ -18,6 +19,7 @@ void sml_host_init(struct sml_host *host, const struct sml_mem *mem,
     host->options = *options;
     host->mem = mem;
     entropy->fill(entropy->user, host->server_id, sizeof host->server_id);
+    entropy->fill(entropy->user, host->salt, sizeof host->salt);
     sml_list_init(&host->sessions);
     sml_heap_init(&host->expiries);
 }
@@ -37,13 +39,16 @@ void sml_host_fini(struct sml_host *host)
 
 /* --- the registry ----------------------------------------------------------------------- */
 
-/* Ids are random: any of their bits make a hash. */
-static uint32_t bucket_of(const struct sml_session_id *id, uint32_t bucket_count)
+/* Ids are random, but of the clients' choice: without the salt they could all meet in one bucket.
+ * Multiply and shift: Dietzfelbinger et al., "A reliable randomized algorithm for the closest-pair
+ * problem", 1997. */
+static uint32_t bucket_of(const struct sml_host *host, const struct sml_session_id *id,
+                          uint32_t bucket_count)
 {
-    uint32_t hash;
+    uint64_t hash = (sml_load64(id->bytes) ^ host->salt[0]) * (host->salt[1] | 1);
 
-    memcpy(&hash, id->bytes, sizeof hash);
-    return hash & (bucket_count - 1);
+    hash = ((hash ^ hash >> 32) + sml_load64(id->bytes + 8)) * (host->salt[2] | 1);
+    return (uint32_t)(hash >> (64 - __builtin_ctz(bucket_count)));
 }
 
 static struct sml_session *find(const struct sml_host *host, const struct sml_session_id *id)
@@ -52,7 +57,7 @@ static struct sml_session *find(const struct sml_host *host, const struct sml_se
 
     if (host->bucket_count == 0)
         return NULL;
-    session = host->buckets[bucket_of(id, host->bucket_count)];
+    session = host->buckets[bucket_of(host, id, host->bucket_count)];
     while (session && memcmp(session->id.bytes, id->bytes, sizeof id->bytes) != 0)
         session = session->next_in_bucket;
     return session;
@@ -69,7 +74,7 @@ static bool grow_buckets(struct sml_host *host)
     for (uint32_t i = 0; i < host->bucket_count; i++) {
         while (host->buckets[i]) {
             struct sml_session *session = host->buckets[i];
-            uint32_t at = bucket_of(&session->id, count);
+            uint32_t at = bucket_of(host, &session->id, count);
 
             host->buckets[i] = session->next_in_bucket;
             session->next_in_bucket = buckets[at];
@@ -84,7 +89,7 @@ static bool grow_buckets(struct sml_host *host)
 
 static void unlink_session(struct sml_host *host, struct sml_session *session)
 {
-    struct sml_session **at = &host->buckets[bucket_of(&session->id, host->bucket_count)];
+    struct sml_session **at = &host->buckets[bucket_of(host, &session->id, host->bucket_count)];
 
     while (*at != session)
         at = &(*at)->next_in_bucket;
@@ -117,7 +122,7 @@ static struct sml_session *create(struct sml_host *host, const struct sml_peer *
     session->callee.dedup_off = host->options.dedup_off;
     sml_list_init(&session->all);
     sml_heap_node_init(&session->expiry);
-    at = bucket_of(&session->id, host->bucket_count);
+    at = bucket_of(host, &session->id, host->bucket_count);
     session->next_in_bucket = host->buckets[at];
     host->buckets[at] = session;
     sml_list_push_back(&host->sessions, &session->all);
@@ -260,7 +265,8 @@ static bool may_expire(const struct sml_session *session)
     for (const struct sml_list *node = all->next; node != all; node = node->next) {
         enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
 
-        if (phase == SML_IN_READY || phase == SML_IN_TAKEN || phase == SML_IN_RUNNING)
+        /* A call that is only READY is held back by stored replies that nobody fetches. */
+        if (phase == SML_IN_TAKEN || phase == SML_IN_RUNNING)
             return false;
     }
     return true;

@@ -85,6 +85,7 @@ struct sml_host {
     struct sml_host_options options;
     const struct sml_mem *mem;
     uint8_t server_id[16];
+    uint64_t salt[3]; /* of the buckets; never told */
     bool draining;
     struct sml_list sessions;
     struct sml_session **buckets;

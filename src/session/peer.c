@@ -268,7 +268,8 @@ size_t sml_peer_pull(struct sml_peer *peer, uint8_t *out, size_t room, uint64_t 
         peer->bye_pending = false;
         return sml_encode_bye(out, peer->bye, semel_bytes_text(peer->bye_text));
     }
-    if (peer->state != SML_PEER_UP)
+    /* A writer that gave way for a moment may come back to a connection that lost its session. */
+    if (peer->state != SML_PEER_UP || peer->session == NULL)
         return 0;
     if (!greeted(peer))
         used += pull_greeting(peer, out, room);
@@ -286,7 +287,7 @@ bool sml_peer_wants_write(const struct sml_peer *peer)
 {
     if (peer->state == SML_PEER_CLOSING)
         return peer->bye_pending;
-    return peer->state == SML_PEER_UP &&
+    return peer->state == SML_PEER_UP && peer->session != NULL &&
            (!greeted(peer) || peer->pong_pending || peer->drain_pending ||
             sml_callee_wants_write(&peer->session->callee));
 }

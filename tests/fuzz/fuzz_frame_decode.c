@@ -23,10 +23,10 @@ static void must(int holds)
 /* Touch every byte of a view, for the sanitizer to judge. */
 static unsigned touch(struct semel_bytes view)
 {
-    unsigned touched += 0;
+    unsigned sum = 0;
 
     for (size_t i = 0; i < view.size; i++)
-        touched += ((const uint8_t *)view.data)[i];
+        sum += ((const uint8_t *)view.data)[i];
     return sum;
 }
 

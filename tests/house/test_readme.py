@@ -3,6 +3,9 @@
 
 import os
 import re
+import signal
+import subprocess
+import tempfile
 import unittest
 
 import house
@@ -37,6 +40,35 @@ class Readme(unittest.TestCase):
     def test_the_ci_runs_its_test_command(self):
         self.assertIn('make test', house.read('README.md'))
         self.assertEqual(house.read('.ci/run').rstrip().splitlines()[-1], 'exec make test')
+
+    def test_its_tool_commands_say_what_it_says(self):
+        tool = os.environ.get('SEMEL_TOOL')
+        if not tool:
+            self.skipTest('the tool is not built')
+        block = house.read('README.md').split('## The tool\n')[1].split('```')[1]
+        with tempfile.TemporaryDirectory(prefix='semel-readme-') as here:
+            script, expected = [], []
+            for line in block.split('\n')[1:]:
+                if not line.startswith('$ '):
+                    expected.append(line)
+                    continue
+                command = line[2:].split('    ')[0].rstrip()
+                if command.endswith('&'):
+                    command = command[:-1] + '>/dev/null 2>&1 &'
+                elif ' bench ' in command:
+                    command = command.replace('5s', '1s') + ' >/dev/null'
+                script.append(command)
+            env = dict(os.environ, PATH=os.path.dirname(tool) + ':' + os.environ['PATH'])
+            running = subprocess.Popen(
+                ['sh', '-c', '\n'.join(script).replace('/tmp/', here + '/')], env=env, text=True,
+                start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT)
+            try:
+                out = running.communicate(timeout=60)[0]
+            finally:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.communicate()
+        self.assertEqual(out.replace(here + '/', '/tmp/').split('\n'), expected)
 
     def test_links_of_the_documents_lead_somewhere(self):
         pages = ['README.md'] + ['docs/' + name for name in

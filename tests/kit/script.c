@@ -18,8 +18,10 @@ struct kit_script {
     struct kit_place place;
     kit_play play;
     void *arg;
-    int listener;
-    atomic_int fd;
+    int listener;  /* -1: there were descriptors */
+    int given[2];  /* of these, until accepted; -1 */
+    atomic_int fd; /* to read from */
+    int fd_write;
     atomic_bool stop;
     pthread_t thread;
     uint8_t in[IN_BYTES], out[SML_FRAME_BYTES_MAX];
@@ -42,18 +44,36 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct kit_script *kit_script_start(kit_play play, void *arg)
+static struct kit_script *make(kit_play play, void *arg)
 {
     struct kit_script *script = calloc(1, sizeof *script);
-    struct sockaddr_un name = { .sun_family = AF_UNIX };
 
     if (!script)
         fail("calloc");
     kit_place_make(&script->place);
     script->play = play;
     script->arg = arg;
-    script->fd = -1;
+    script->fd = script->listener = script->given[0] = script->given[1] = -1;
     memcpy(script->server_id, script->place.directory + 12, 6);
+    return script;
+}
+
+struct kit_script *kit_script_start_on(kit_play play, void *arg, int fd_read, int fd_write)
+{
+    struct kit_script *script = make(play, arg);
+
+    script->given[0] = fd_read;
+    script->given[1] = fd_write;
+    if (pthread_create(&script->thread, NULL, run, script) != 0)
+        fail("pthread_create");
+    return script;
+}
+
+struct kit_script *kit_script_start(kit_play play, void *arg)
+{
+    struct kit_script *script = make(play, arg);
+    struct sockaddr_un name = { .sun_family = AF_UNIX };
+
     snprintf(name.sun_path, sizeof name.sun_path, "%s", script->place.path);
     script->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (script->listener < 0 ||
@@ -80,7 +100,8 @@ void kit_script_stop(struct kit_script *script)
     if (fd >= 0)
         shutdown(fd, SHUT_RDWR);
     pthread_join(script->thread, NULL);
-    close(script->listener);
+    if (script->listener >= 0)
+        close(script->listener);
     kit_place_remove(&script->place);
     free(script);
 }
@@ -95,8 +116,12 @@ bool kit_script_accept(struct kit_script *script)
     int fd;
 
     kit_script_hang_up(script);
-    fd = accept4(script->listener, NULL, NULL, SOCK_CLOEXEC);
     script->at = script->have = 0;
+    fd = script->given[0];
+    script->fd_write = script->given[1];
+    script->given[0] = -1;
+    if (fd < 0)
+        script->fd_write = fd = accept4(script->listener, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return false;
     atomic_store(&script->fd, fd);
@@ -109,6 +134,8 @@ void kit_script_hang_up(struct kit_script *script)
 
     if (fd >= 0)
         close(fd);
+    if (fd >= 0 && script->fd_write != fd)
+        close(script->fd_write);
 }
 
 bool kit_script_frame(struct kit_script *script, struct sml_frame *out)
@@ -131,7 +158,7 @@ bool kit_script_frame(struct kit_script *script, struct sml_frame *out)
         memmove(script->in, script->in + script->at, script->have - script->at);
         script->have -= script->at;
         script->at = 0;
-        got = recv(atomic_load(&script->fd), script->in + script->have, IN_BYTES - script->have, 0);
+        got = read(atomic_load(&script->fd), script->in + script->have, IN_BYTES - script->have);
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
@@ -146,7 +173,9 @@ bool kit_script_send(struct kit_script *script, const void *bytes, size_t size)
     ssize_t sent;
 
     while (size > 0) {
-        sent = send(atomic_load(&script->fd), at, size, MSG_NOSIGNAL);
+        sent = send(script->fd_write, at, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == ENOTSOCK)
+            sent = write(script->fd_write, at, size);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent <= 0)

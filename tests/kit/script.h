@@ -12,6 +12,8 @@ typedef void (*kit_play)(struct kit_script *script, void *arg);
 
 /* Listens at a place of its own and runs `play` in a thread. */
 struct kit_script *kit_script_start(kit_play play, void *arg);
+/* The same on descriptors, which become the script's; the first accept takes them. */
+struct kit_script *kit_script_start_on(kit_play play, void *arg, int fd_read, int fd_write);
 const char *kit_script_address(const struct kit_script *script);
 /* Ends what blocks, waits for `play` to return. */
 void kit_script_stop(struct kit_script *script);

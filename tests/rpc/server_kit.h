@@ -25,7 +25,10 @@
 
 #include "kit/kit.h"
 
-#define TEST(name, function) { name, function, NULL, NULL, NULL }
+#define TEST(name, function)                                                                       \
+    {                                                                                              \
+        name, function, NULL, NULL, NULL                                                           \
+    }
 #define UNUSED __attribute__((unused))
 
 /* An assertion for threads that are not the test's own. */
@@ -59,14 +62,14 @@ struct rig {
     size_t logged;
 };
 
-static void keep_log(enum semel_log_level level, const char *text, void *user)
+UNUSED static void keep_log(enum semel_log_level level, const char *text, void *user)
 {
     struct rig *rig = user;
 
     (void)level;
     pthread_mutex_lock(&rig->lock);
-    rig->logged += (size_t)snprintf(rig->log + rig->logged, sizeof rig->log - rig->logged, "%s\n",
-                                    text);
+    rig->logged +=
+        (size_t)snprintf(rig->log + rig->logged, sizeof rig->log - rig->logged, "%s\n", text);
     if (rig->logged >= sizeof rig->log)
         rig->logged = sizeof rig->log - 1;
     pthread_mutex_unlock(&rig->lock);
@@ -94,7 +97,7 @@ UNUSED static int log_count(struct rig *rig, const char *text)
 }
 
 /* The server exists, but does not serve yet. */
-static struct rig *rig_make(const struct semel_server_options *options)
+UNUSED static struct rig *rig_make(const struct semel_server_options *options)
 {
     struct rig *rig = calloc(1, sizeof *rig);
     struct semel_server_options mine = SEMEL_SERVER_OPTIONS_INIT;
@@ -110,14 +113,14 @@ static struct rig *rig_make(const struct semel_server_options *options)
     return rig;
 }
 
-static void rig_export(struct rig *rig, const char *method, semel_handler_fn handler, void *user,
-                       const struct semel_method_options *options)
+UNUSED static void rig_export(struct rig *rig, const char *method, semel_handler_fn handler,
+                              void *user, const struct semel_method_options *options)
 {
     assert_int_equal(semel_server_export(rig->server, method, handler, user, options), SEMEL_OK);
 }
 
-static struct semel_client *rig_connect(struct rig *rig,
-                                        const struct semel_client_options *options)
+UNUSED static struct semel_client *rig_connect(struct rig *rig,
+                                               const struct semel_client_options *options)
 {
     struct semel_client *client = NULL;
 
@@ -139,7 +142,7 @@ UNUSED static void rig_go(struct rig *rig)
     rig->client = rig_connect(rig, NULL);
 }
 
-static void rig_end(struct rig *rig)
+UNUSED static void rig_end(struct rig *rig)
 {
     assert_int_equal(semel_client_destroy(rig->client), SEMEL_OK);
     assert_int_equal(semel_server_destroy(rig->server), SEMEL_OK);
@@ -148,7 +151,7 @@ static void rig_end(struct rig *rig)
     free(rig);
 }
 
-static struct semel_server_counters rig_counters(struct rig *rig)
+UNUSED static struct semel_server_counters rig_counters(struct rig *rig)
 {
     struct semel_server_counters counters;
 
@@ -215,7 +218,7 @@ UNUSED static int gate_inside(struct gate *gate)
     return inside;
 }
 
-static void gate_pass(struct gate *gate)
+UNUSED static void gate_pass(struct gate *gate)
 {
     pthread_mutex_lock(&gate->lock);
     gate->inside++;
@@ -255,7 +258,7 @@ struct seen {
     struct semel_result result;
 };
 
-static void note(struct semel_result *result, void *user)
+UNUSED static void note(struct semel_result *result, void *user)
 {
     struct seen *seen = user;
 
@@ -270,12 +273,12 @@ UNUSED static void start_call(struct semel_client *client, const char *method, c
                               struct semel_call **out_call)
 {
     memset(seen, 0, sizeof *seen);
-    assert_int_equal(semel_client_start(client, method, semel_bytes_text(body), options, note,
-                                        seen, out_call),
-                     SEMEL_OK);
+    assert_int_equal(
+        semel_client_start(client, method, semel_bytes_text(body), options, note, seen, out_call),
+        SEMEL_OK);
 }
 
-static bool was_seen(void *arg)
+UNUSED static bool was_seen(void *arg)
 {
     return atomic_load(&((struct seen *)arg)->times) > 0;
 }
@@ -288,8 +291,7 @@ UNUSED static void wait_seen(struct seen *seen)
 
 /* One call whose outcome and status are these; the result is the caller's to clear. */
 UNUSED static struct semel_result expect(struct semel_client *client, const char *method,
-                                         const char *body,
-                                         const struct semel_call_options *options,
+                                         const char *body, const struct semel_call_options *options,
                                          enum semel_outcome outcome, enum semel_status status)
 {
     struct semel_result result = { 0 };

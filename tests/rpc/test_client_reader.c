@@ -2,6 +2,8 @@
 /* Who reads: a lone caller for itself, else the I/O thread; whoever it is, nothing is lost. */
 #include "client_kit.h"
 
+#include <sys/socket.h>
+
 struct caller {
     struct semel_client *client;
     pthread_t thread;
@@ -243,6 +245,109 @@ static void test_data_and_hang_up(void **state)
     }
 }
 
+struct busy {
+    atomic_int inside;
+    atomic_bool leave;
+};
+
+/* A callback that keeps the I/O thread from reading. */
+static void hold_up(struct semel_result *result, void *user)
+{
+    struct busy *busy = user;
+
+    (void)result;
+    atomic_store(&busy->inside, 1);
+    while (!atomic_load(&busy->leave))
+        kit_sleep_ms(1);
+}
+
+static bool is_inside(void *arg)
+{
+    return atomic_load(&((struct busy *)arg)->inside);
+}
+
+struct parting {
+    atomic_bool answer, gone;
+};
+
+/* Answers the first call at once, the second when told to, and is gone. */
+static void play_parting(struct kit_script *script, void *arg)
+{
+    struct parting *parting = arg;
+    struct sml_frame frame;
+    uint64_t xids[2];
+    int calls = 0;
+
+    if (!kit_script_meet(script))
+        return;
+    while (calls < 2 && kit_script_frame(script, &frame)) {
+        if (frame.type != SML_CALL)
+            continue;
+        xids[calls] = frame.xid;
+        if (calls++ == 0)
+            (void)kit_script_reply(script, frame.xid, semel_bytes(NULL, 0));
+    }
+    while (!atomic_load(&parting->answer))
+        kit_sleep_ms(1);
+    if (calls == 2)
+        (void)kit_script_reply(script, xids[1], semel_bytes_text("in time"));
+    kit_script_hang_up(script);
+    atomic_store(&parting->gone, true);
+}
+
+static bool is_gone(void *arg)
+{
+    return atomic_load(&((struct parting *)arg)->gone);
+}
+
+/* The reply is in the buffer, the peer is gone, and the client notices that by a write. */
+static void write_fails_first(int there[2], int back[2])
+{
+    struct parting parting = { false, false };
+    struct busy busy = { 0 };
+    struct seen second = { 0 }, third = { 0 };
+    struct kit_script *script;
+    struct semel_client *client;
+    char address[64];
+
+    script = kit_script_start_on(play_parting, &parting, there[0], back[1]);
+    snprintf(address, sizeof address, "fd:%d/%d", back[0], there[1]);
+    client = open_client(address, NULL);
+    assert_int_equal(
+        semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, hold_up, &busy, NULL),
+        SEMEL_OK);
+    assert_true(kit_eventually(is_inside, &busy, 60));
+    assert_int_equal(
+        semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &second, NULL), SEMEL_OK);
+    atomic_store(&parting.answer, true);
+    assert_true(kit_eventually(is_gone, &parting, 60));
+    assert_int_equal(
+        semel_client_start(client, "x", semel_bytes(NULL, 0), NULL, note, &third, NULL), SEMEL_OK);
+    atomic_store(&busy.leave, true);
+    wait_seen(&second);
+    assert_int_equal(second.outcome, SEMEL_VALUE);
+    wait_seen(&third);
+    assert_int_equal(third.status, SEMEL_PEER_DIED);
+    semel_result_clear(&second.taken);
+    semel_result_clear(&third.taken);
+    close_client(client);
+    kit_script_stop(script);
+}
+
+static void test_write_fails_first(void **state)
+{
+    int there[2], back[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, there), 0);
+    back[0] = there[1];
+    back[1] = there[0];
+    write_fails_first(there, back);
+    assert_int_equal(pipe(there), 0);
+    assert_int_equal(pipe(back), 0);
+    write_fails_first(there, back);
+}
+
 /* --- a caller that reads for itself ------------------------------------------------------ */
 
 /* Nothing is heard: heartbeats notice, although a caller is reading for itself. */
@@ -250,7 +355,7 @@ static void test_silence(void **state)
 {
     struct kit_script *script = kit_script_start(kit_play_echo, NULL);
     struct kit_relay *relay = kit_relay_start(kit_script_address(script) + 5, 0, 1);
-    struct semel_client_options options = { .heartbeat_ms = 50, .give_up_ms = -1 };
+    struct semel_client_options options = { .heartbeat_ms = 250, .give_up_ms = -1 };
     struct semel_client *client = open_client(kit_relay_address(relay), &options);
     struct semel_result result;
 
@@ -320,7 +425,7 @@ static void test_lone_deadline(void **state)
     struct kit_relay *relay = kit_relay_start(kit_script_address(script) + 5, 0, 1);
     struct semel_client_options options = { .cancel_grace_ms = 20 };
     struct semel_client *client = open_client(kit_relay_address(relay), &options);
-    struct semel_call_options soon = { .deadline_ms = 30 };
+    struct semel_call_options soon = { .deadline_ms = 100 };
     uint64_t before;
 
     (void)state;
@@ -334,7 +439,7 @@ static void test_lone_deadline(void **state)
         assert_int_equal(semel_client_call(client, "echo", semel_bytes(NULL, 0), &soon, &result),
                          SEMEL_UNKNOWN);
         assert_int_equal(result.status, SEMEL_DEADLINE);
-        assert_true(kit_now_ms() - before >= 49);
+        assert_true(kit_now_ms() - before >= 119);
         semel_result_clear(&result);
         kit_relay_mute(relay, false);
     }
@@ -421,6 +526,7 @@ int main(void)
         TEST("blocking and started calls together", test_crowd),
         TEST("bodies of many frames", test_large_bodies),
         TEST("M5 data and hang-up", test_data_and_hang_up),
+        TEST("M5 data and hang-up: a write fails first", test_write_fails_first),
         TEST("silence is noticed", test_silence),
         TEST("M12 per-call deadline: a caller that reads for itself", test_lone_deadline),
         TEST("an idle client notices a broken link", test_idle_after_streak),

@@ -21,6 +21,7 @@ static int tear_down(void **state)
     sml_callee_clear(&callee);
     assert_int_equal(callee.held, 0);
     assert_int_equal(callee.bytes_in, 0);
+    assert_int_equal(callee.bytes_kept, 0);
     assert_int_equal(callee.bytes_stored, 0);
     return 0;
 }
@@ -214,6 +215,61 @@ static void a_released_record_outlives_its_release_while_held(void **state)
     assert_int_equal(callee.bytes_stored, 0);
 }
 
+/* A call is made, its handler begins, and the caller gives it up. */
+static struct sml_incoming *abandon(uint64_t xid, const char *body)
+{
+    struct sml_incoming *in;
+
+    assert_int_equal(give_call(xid, body, 1000, 0), SEMEL_OK);
+    in = sml_callee_take(&callee);
+    assert_non_null(in);
+    assert_true(sml_callee_begin(&callee, in, 0, 0));
+    sml_callee_release(&callee, in);
+    return in;
+}
+
+static void abandoned_handlers_do_not_pile_up(void **state)
+{
+    struct sml_incoming *stuck[8], *in;
+
+    (void)state;
+    for (uint64_t i = 0; i < 8; i++)
+        stuck[i] = abandon(i + 1, "a");
+    assert_int_equal(give_call(9, "b", 1000, 0), SEMEL_OK);
+    assert_int_equal(give_call(10, "c", 1000, SML_CALL_REFUSE_WHEN_FULL), SEMEL_OK);
+    assert_null(sml_callee_take(&callee));
+    assert_int_equal(callee.held, 8); /* twice the window */
+    assert_int_equal(record(9)->phase, SML_IN_REFUSED);
+    assert_true(sml_callee_wants_write(&callee)); /* BUSY */
+    expect_verdict(10, SEMEL_NOT_EXECUTED, SEMEL_OVERLOADED);
+    finish(stuck[0], 1);
+    assert_int_equal(give_call(9, "b", 1000, 0), SEMEL_OK);
+    in = sml_callee_take(&callee);
+    assert_int_equal(in->xid, 9);
+    sml_callee_refuse(&callee, in, 20);
+    for (int i = 1; i < 8; i++)
+        finish(stuck[i], 1);
+}
+
+static void nor_do_the_bodies_they_hold(void **state)
+{
+    struct sml_incoming *stuck[3];
+    char body[901];
+
+    (void)state;
+    memset(body, 'b', 900);
+    body[900] = '\0';
+    for (uint64_t i = 0; i < 3; i++)
+        stuck[i] = abandon(i + 1, body);
+    assert_int_equal(callee.bytes_in, 0);
+    assert_int_equal(callee.bytes_kept, 2700);
+    assert_int_equal(give_call(4, body, 1000, 0), SEMEL_OK);
+    assert_null(sml_callee_take(&callee));
+    assert_int_equal(record(4)->phase, SML_IN_REFUSED);
+    for (int i = 0; i < 3; i++)
+        finish(stuck[i], 1);
+}
+
 static void stopping_ends_what_waits_and_asks_what_runs(void **state)
 {
     (void)state;
@@ -245,6 +301,8 @@ int main(void)
         FRESH("stored replies over budget", stored_replies_over_budget_stop_further_starts),
         FRESH("a held record outlives its release",
               a_released_record_outlives_its_release_while_held),
+        FRESH("abandoned handlers do not pile up", abandoned_handlers_do_not_pile_up),
+        FRESH("nor do the bodies they hold", nor_do_the_bodies_they_hold),
         FRESH("stopping", stopping_ends_what_waits_and_asks_what_runs),
     };
 

@@ -123,6 +123,96 @@ static void a_user_cancel_without_verdict_ends_unknown_after_deadline_and_grace(
     fixture_finish(f, in, SEMEL_VALUE, "late");
 }
 
+/* The callee answers CANCEL, not knowing why it was sent. */
+static void the_deadlines_own_cancel_reads_as_expired(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *late = fixture_submit(f, "x"), *cancelled = fixture_submit(f, "y");
+
+    fixture_pump(f);
+    sml_caller_cancel(&f->link.caller, cancelled, f->now);
+    fixture_pass(f, 15 * SML_SECOND);
+    fixture_expect(f, cancelled, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, NULL);
+    f->now += 15 * SML_SECOND; /* the callee's timer is later than the CANCEL */
+    fixture_pump(f);
+    fixture_expect(f, late, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
+}
+
+static void refuse_one(struct fixture *f, uint32_t delay_ms)
+{
+    struct sml_callee *callee = fixture_callee(f);
+
+    sml_callee_refuse(callee, sml_callee_take(callee), delay_ms);
+}
+
+static void a_refused_call_that_nobody_takes_again_never_ran(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *busy = fixture_submit(f, "x"), *sent = fixture_submit(f, "y");
+
+    fixture_pump(f);
+    refuse_one(f, 20);
+    fixture_pump(f);
+    assert_int_equal(busy->phase, SML_CALL_BUSY);
+    f->refuse = true;
+    fixture_cut(f);
+    fixture_pass(f, 30 * SML_SECOND);
+    assert_null(sml_caller_next_done(&f->link.caller));
+    fixture_pass(f, SML_SECOND);
+    /* Both passed their deadlines while nobody was there; about one of them nothing is in doubt. */
+    for (int i = 0; i < 2; i++) {
+        struct sml_call *first = SML_CONTAINER(f->link.caller.done.next, struct sml_call, link);
+
+        if (first == busy)
+            fixture_expect(f, busy, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
+        else
+            fixture_expect(f, sent, SEMEL_UNKNOWN, SEMEL_DEADLINE, NULL);
+    }
+}
+
+static void a_deadline_passed_while_disconnected_still_finds_its_verdict(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *waiting = fixture_submit(f, "x"), *running = fixture_submit(f, "y");
+    struct sml_incoming *in;
+
+    fixture_pump(f);
+    refuse_one(f, 20);
+    in = fixture_begin(f);
+    f->refuse = true;
+    fixture_cut(f);
+    fixture_pass(f, 30 * SML_SECOND);
+    f->refuse = false;
+    f->link.next_attempt = f->now;
+    fixture_finish(f, in, SEMEL_VALUE, "within the grace");
+    fixture_pump(f);
+    fixture_expect(f, running, SEMEL_VALUE, SEMEL_OK, "within the grace");
+    fixture_expect(f, waiting, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
+}
+
+static void a_refused_call_survives_a_resume(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *told = fixture_submit(f, "x"), *untold = fixture_submit(f, "y");
+
+    fixture_pump(f);
+    refuse_one(f, 500);
+    fixture_pump(f);
+    refuse_one(f, 500); /* this BUSY is lost with the connection */
+    fixture_cut(f);
+    fixture_pump(f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "at once");
+    fixture_pump(f);
+    fixture_expect(f, untold, SEMEL_VALUE, SEMEL_OK, "at once");
+    fixture_pass(f, 499 * SML_MS);
+    assert_null(fixture_begin(f));
+    fixture_pass(f, SML_MS);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "after the delay");
+    fixture_pump(f);
+    fixture_expect(f, told, SEMEL_VALUE, SEMEL_OK, "after the delay");
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -138,6 +228,13 @@ int main(void)
               an_abandoned_call_frees_its_place_before_the_next_goes),
         FRESH("a user's cancel without a verdict",
               a_user_cancel_without_verdict_ends_unknown_after_deadline_and_grace),
+        FRESH("the deadline's own CANCEL reads as expired",
+              the_deadlines_own_cancel_reads_as_expired),
+        FRESH("a refused call that nobody takes again never ran",
+              a_refused_call_that_nobody_takes_again_never_ran),
+        FRESH("M12 per-call deadline: passed while disconnected",
+              a_deadline_passed_while_disconnected_still_finds_its_verdict),
+        FRESH("a refused call survives a resume", a_refused_call_survives_a_resume),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -161,6 +161,113 @@ static void a_body_over_the_servers_limit_is_not_sent(void **state)
     free(huge);
 }
 
+static void a_smaller_budget_after_a_resume_is_kept(void **state)
+{
+    struct fixture *f = *state;
+    char *request = big_text(1);
+
+    for (int i = 0; i < 2; i++)
+        fixture_submit(f, request);
+    fixture_pump(f);
+    assert_int_equal(f->link.caller.bytes_out, 2 * BIG);
+    fixture_callee(f)->limits.session_bytes = 1 << 20;
+    fixture_cut(f);
+    fixture_submit(f, "small");
+    fixture_pump(f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    assert_int_equal(f->link.caller.session_bytes, 1 << 20);
+    assert_int_equal(fixture_callee(f)->hi, 2);
+    free(request);
+}
+
+/* --- states that come in more than one LIST ---------------------------------------------- */
+
+#define MANY (SML_LIST_ENTRIES_MAX + 10)
+
+static int set_up_many(void **state)
+{
+    struct fixture *f = fixture_new();
+
+    f->link_options.window = f->host_options.limits.window = 2 * MANY;
+    f->link_options.pending_max = 2 * MANY;
+    fixture_start(f);
+    fixture_pump(f);
+    *state = f;
+    return 0;
+}
+
+/* Break the connection and greet again, as far as the first LIST of states. */
+static void greet_by_half(struct fixture *f)
+{
+    size_t size = 0, used;
+    struct sml_frame frame;
+    const char *why;
+
+    fixture_cut(f);
+    sml_link_tick(&f->link, f->now);
+    fixture_actions(f);
+    f->up.size = sml_link_pull(&f->link, f->up.bytes, PIPE_BYTES, f->now);
+    fixture_to_host(f); /* HELLO */
+    fixture_to_host(f); /* the list */
+    f->down.size = sml_peer_pull(&f->peer, f->down.bytes, PIPE_BYTES, f->now);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(sml_frame_decode(f->down.bytes + size, f->down.size - size,
+                                          SML_PAYLOAD_BYTES_MAX, &frame, &used, &why),
+                         SML_DECODED);
+        size += used;
+    }
+    sml_link_input(&f->link, f->down.bytes, size, &used, f->now);
+    assert_int_equal(f->link.state, SML_LINK_GREETING);
+    assert_int_equal(f->link.states_left, MANY - SML_LIST_ENTRIES_MAX);
+    f->down.size -= size;
+    memmove(f->down.bytes, f->down.bytes + size, f->down.size);
+}
+
+static struct sml_call *submit_many(struct fixture *f)
+{
+    struct sml_call *first = fixture_submit(f, "x");
+
+    for (int i = 1; i < MANY; i++)
+        fixture_submit(f, "x");
+    fixture_pump(f);
+    assert_int_equal(fixture_callee(f)->hi, MANY);
+    return first;
+}
+
+static void a_cancel_between_two_lists_arrives(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *first = submit_many(f);
+    struct sml_incoming *in = fixture_begin(f);
+
+    greet_by_half(f);
+    sml_caller_cancel(&f->link.caller, first, f->now);
+    fixture_pump(f);
+    fixture_pump(f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    assert_true(atomic_load(&in->cancelled));
+    fixture_finish(f, in, SEMEL_VALUE, "in vain");
+}
+
+static void a_delay_over_between_two_lists_is_over(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *first = submit_many(f);
+    struct sml_incoming *in = sml_callee_take(fixture_callee(f));
+
+    sml_callee_refuse(fixture_callee(f), in, 20);
+    fixture_pump(f);
+    greet_by_half(f);
+    assert_int_equal(first->phase, SML_CALL_BUSY);
+    f->now += 20 * SML_MS;
+    sml_link_tick(&f->link, f->now);
+    fixture_pump(f);
+    fixture_pump(f);
+    assert_int_equal(first->phase, SML_CALL_SENT);
+    in = sml_table_find(&fixture_callee(f)->table, first->xid);
+    assert_int_equal(in->phase, SML_IN_READY);
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -172,6 +279,11 @@ int main(void)
               a_cut_body_goes_on_where_it_stood),
         FRESH("bodies beyond the budget wait", bodies_beyond_the_budget_wait_their_turn),
         FRESH("a body over the server's limit", a_body_over_the_servers_limit_is_not_sent),
+        FRESH("a smaller budget after a resume is kept", a_smaller_budget_after_a_resume_is_kept),
+        { "a cancel between two LISTs arrives", a_cancel_between_two_lists_arrives, set_up_many,
+          tear_down, NULL },
+        { "a BUSY delay over between two LISTs is over", a_delay_over_between_two_lists_is_over,
+          set_up_many, tear_down, NULL },
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -162,6 +162,39 @@ static void sessions_are_bounded_and_found_among_many(void **state)
     assert_int_equal(sml_host_timeout(&host), 10 * SML_SECOND);
 }
 
+/* Ids are the clients' to choose; they must not be able to meet in one bucket. */
+static void chosen_ids_do_not_meet_in_one_bucket(void **state)
+{
+    static const size_t places[] = { 0, 7, 8, 15 }; /* the byte in which they differ */
+
+    (void)state;
+    for (size_t p = 0; p < sizeof places / sizeof *places; p++) {
+        struct sml_entropy entropy = { fixture_fill, &dice };
+        struct sml_peer peers[64], *loser;
+        uint32_t longest = 0;
+
+        sml_host_fini(&host);
+        sml_host_init(&host, &sml_mem_libc, &entropy, &options);
+        for (int i = 0; i < 64; i++) {
+            struct sml_hello hello = hello_of(0, SML_CREATE, 1);
+
+            hello.session.bytes[places[p]] = (uint8_t)(4 * i);
+            greet(&peers[i], &hello, 7, &loser);
+            assert_int_equal(peers[i].state, SML_PEER_UP);
+        }
+        for (uint32_t i = 0; i < host.bucket_count; i++) {
+            uint32_t length = 0;
+
+            for (struct sml_session *s = host.buckets[i]; s; s = s->next_in_bucket)
+                length++;
+            longest = length > longest ? length : longest;
+        }
+        assert_in_range(longest, 1, 16);
+        for (int i = 0; i < 64; i++)
+            sml_host_detach(&host, &peers[i], 0);
+    }
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -172,6 +205,7 @@ int main(void)
         FRESH("create is insert-if-absent", create_is_insert_if_absent),
         FRESH("contradictions are refused", contradictions_are_refused),
         FRESH("sessions are bounded", sessions_are_bounded_and_found_among_many),
+        FRESH("chosen ids do not meet in one bucket", chosen_ids_do_not_meet_in_one_bucket),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,24 @@ static void a_session_with_a_running_call_does_not_expire(void **state)
     assert_non_null(sml_host_next_expired(&f->host, f->now));
 }
 
+static void s10_a_late_call_has_its_own_time(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call;
+
+    f->refuse = true;
+    fixture_cut(f);
+    fixture_pass(f, 100 * SML_SECOND); /* nothing to give up: nobody waits */
+    call = fixture_submit(f, "x");
+    fixture_pump(f);
+    assert_null(sml_caller_next_done(&f->link.caller));
+    f->refuse = false;
+    fixture_pass(f, 5 * SML_SECOND);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+}
+
 /* The ceiling of the delay before attempt `i` (from 1): 0.5 s * 2^((i-1)/3), at most 5 s. */
 static uint64_t curve(int i)
 {
@@ -402,6 +420,8 @@ int main(void)
               a_session_with_a_running_call_does_not_expire),
         FRESH("S10 backoff: 0, then below the curve", s10_backoff),
         FRESH("S10 backoff: gives up after its limit", s10_give_up),
+        FRESH("S10 backoff: a late call is not given up with the time before it",
+              s10_a_late_call_has_its_own_time),
         REFUSED("S11 multi-address: each gets its turn", s11_every_address_gets_its_turn),
         REFUSED("with calls outstanding only the own server is tried",
                 with_calls_outstanding_only_the_own_server_is_tried),

@@ -82,6 +82,51 @@ static void retry_later_and_shutdown_are_waited_out(void **state)
     fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
 }
 
+/* Whatever a server says as soon as it has greeted, it is not called again in a tight loop. */
+static void a_server_that_always_sends_away_is_not_called_in_a_loop(void **state)
+{
+    static const enum sml_bye_code codes[] = { SML_BYE_RETRY_LATER, SML_BYE_SHUTDOWN,
+                                               SML_BYE_SILENT, SML_BYE_END,
+                                               SML_BYE_SESSION_LOST };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        struct fixture *f = fixture_new();
+        uint32_t byes = 0;
+
+        fixture_start(f);
+        fixture_pump(f);
+        fixture_submit(f, "a");
+        for (; f->connected && byes < 20; byes++) {
+            sml_peer_close(&f->peer, codes[i], "not now");
+            fixture_pump(f);
+        }
+        assert_in_range(byes, 1, codes[i] == SML_BYE_RETRY_LATER ? 1 : 2);
+        assert_int_equal(f->link.state, SML_LINK_WAITING);
+        assert_true(f->link.next_attempt >= f->now + f->link_options.backoff_min);
+        fixture_free(f);
+    }
+}
+
+static void a_server_that_forgets_each_session_is_not_called_in_a_loop(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t losses = 0;
+
+    for (; f->connected && losses < 20; losses++) {
+        struct sml_session *session;
+
+        fixture_cut(f);
+        session = SML_CONTAINER(f->host.sessions.next, struct sml_session, all);
+        sml_host_end(&f->host, session);
+        sml_session_free(&f->host, session);
+        fixture_pump(f);
+    }
+    assert_in_range(losses, 1, 3);
+    fixture_pass(f, SML_SECOND);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+}
+
 static void m7_garbage_is_forgiven_once(void **state)
 {
     struct fixture *f = *state;
@@ -191,6 +236,27 @@ static void draining_holds_new_calls_back(void **state)
     fixture_expect(f, held, SEMEL_VALUE, SEMEL_OK, "rb");
 }
 
+static void an_idle_link_leaves_a_draining_server_when_it_has_a_call(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call;
+
+    f->host.draining = true;
+    sml_peer_drain(&f->peer, 1000);
+    fixture_pump(f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    assert_true(sml_link_timeout(&f->link) > f->now);
+    call = fixture_submit(f, "a");
+    assert_true(sml_link_timeout(&f->link) <= f->now); /* not at the next heartbeat */
+    fixture_pump(f);
+    assert_int_equal(f->host.session_count, 0);
+    f->host.draining = false;
+    fixture_pass(f, SML_SECOND);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -198,6 +264,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ROW("terminal BYEs end everything", terminal_byes_end_everything),
         FRESH("RETRY_LATER and SHUTDOWN are waited out", retry_later_and_shutdown_are_waited_out),
+        ROW("a server that always sends away is not called in a loop",
+            a_server_that_always_sends_away_is_not_called_in_a_loop),
+        FRESH("a server that forgets each session is not called in a loop",
+              a_server_that_forgets_each_session_is_not_called_in_a_loop),
         FRESH("M7 bad input: garbage is forgiven once", m7_garbage_is_forgiven_once),
         FRESH("M7 bad input: an accepted reply makes good", m7_an_accepted_reply_makes_good),
         ROW("M7 bad input: frames in the wrong state are final",
@@ -205,6 +275,8 @@ int main(void)
         FRESH("M8 id table: late and repeated replies are ignored and counted",
               m8_late_replies_are_ignored_and_counted),
         FRESH("draining holds new calls back", draining_holds_new_calls_back),
+        FRESH("an idle link leaves a draining server when it has a call",
+              an_idle_link_leaves_a_draining_server_when_it_has_a_call),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

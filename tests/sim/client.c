@@ -60,7 +60,7 @@ static bool submit_one(struct sim_world *world, struct sim_client *client)
     status = sml_link_submit(&client->link, &slot->call, world->now);
     sim_note(world, nonce);
     if (status != SEMEL_OK) {
-        if (status != SEMEL_OVERLOADED && !client->dirty)
+        if (status != SEMEL_OVERLOADED && client->link.state != SML_LINK_FAILED)
             sim_fail(world, "submitting call %u gave %s", nonce, semel_status_name(status));
         sim_mark(world, SIM_MARK_PENDING_FULL);
         memset(row, 0, sizeof *row);
@@ -208,7 +208,9 @@ static void watch_state(struct sim_world *world, struct sim_client *client)
     if (client->link.state != SML_LINK_FAILED || client->failed)
         return;
     client->failed = true;
-    if (!sim_hostile_failed(world, client))
+    if (!world->params.link.reconnect)
+        sim_mark(world, SIM_MARK_NO_RECONNECT);
+    else if (!sim_hostile_failed(world, client))
         sim_fail(world, "client %u failed: %s (%s)", client->index,
                  semel_status_name(client->link.why), client->link.why_text);
 }
@@ -328,6 +330,7 @@ void sim_client_input(struct sim_world *world, struct sim_client *client, struct
     if (used > size)
         sim_fail(world, "client %u consumed %zu of %zu bytes", client->index, used, size);
     pipe->read += used;
+    sim_hostile_fed(world, client);
     take_done(world, client);
     free(exact);
     if (client->link.draining && !draining)

@@ -84,20 +84,22 @@ static void strike_server(struct sim_world *world, struct sim_client *client, en
     struct sim_server *server =
         &world->servers[client->link.session_address % world->params.servers];
     struct sim_rng *rng = &world->faults;
+    bool silent;
 
     if (!server->up || server->stopping)
         return;
     count(world, fault);
+    silent = sim_chance(rng, 4);
     switch (fault) {
     case SIM_RESTART:
-        sim_server_kill(world, server, sim_chance(rng, 4), sim_below(rng, 100 * SML_MS));
+        sim_server_kill(world, server, silent, sim_below(rng, 100 * SML_MS));
         break;
     case SIM_SHUTDOWN:
         if (!server->host.draining)
             sim_server_shutdown(world, server);
         break;
     case SIM_OUTAGE:
-        sim_server_kill(world, server, sim_chance(rng, 4), sim_between(rng, 1, 30) * SML_SECOND);
+        sim_server_kill(world, server, silent, sim_between(rng, 1, 30) * SML_SECOND);
         break;
     default:
         server->arena.failures_left = (uint32_t)sim_between(rng, 1, 6);

@@ -204,6 +204,8 @@ static void job_begin(struct sim_world *world, struct sim_job *job)
         job_let_go(world, job);
         return;
     }
+    if (job->in->deadline <= world->now)
+        sim_fail(world, "call %u begins after its deadline", job->nonce);
     server->busy++;
     job->running = true;
     run = sim_below(&world->load, SML_MS);
@@ -246,8 +248,15 @@ void sim_jobs_take(struct sim_world *world, struct sim_session *info)
     struct sml_callee *callee = &info->session->callee;
     struct sml_incoming *in;
 
-    while (!info->ended && (in = sml_callee_take(callee)) != NULL) {
+    for (;;) {
+        bool full = callee->bytes_stored > callee->limits.session_bytes;
         struct sim_job *job;
+
+        if (info->ended || (in = sml_callee_take(callee)) == NULL)
+            break;
+        if (full)
+            sim_fail(world, "session %u starts a call while its replies exceed their bytes",
+                     info->serial);
 
         if (server->busy + server->queued >= world->params.workers + world->params.backlog) {
             world->stats->faults[SIM_FULL_QUEUE]++;

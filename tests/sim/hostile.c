@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define ROUNDS_MAX 24u
-#define POISON_CONNECTS_MAX 4u /* one, one forgiven, and what faults of connecting add nothing to */
+#define POISONINGS_MAX 2u /* the first is forgiven: it may have been a damaged stream */
 
 static struct sim_rng *dice(struct sim_world *world)
 {
@@ -22,6 +22,24 @@ static struct sim_rng *dice(struct sim_world *world)
 }
 
 /* ---- what raw peers send ------------------------------------------------------------------- */
+
+static uint64_t odd_number(struct sim_world *world, uint64_t about)
+{
+    uint64_t bits = sim_below(dice(world), 64);
+
+    switch (sim_below(dice(world), 6)) {
+    case 0:
+        return sim_rand(dice(world)) >> bits;
+    case 1:
+        return about + 1;
+    case 2:
+        return about - 1;
+    case 3:
+        return 0;
+    default:
+        return about;
+    }
+}
 
 /* An id that the server does not know yet could be squatted: nobody can guess it before. */
 static bool holds_session(const struct sim_client *victim, const struct sim_raw *raw)
@@ -55,29 +73,13 @@ static size_t put_hello(struct sim_world *world, struct sim_raw *raw, uint8_t *o
     } else if (kind == 3) {
         hello.kind = SML_RESUME;
         hello.count = (uint32_t)sim_below(rng, 3) * 1000;
-        hello.next = sim_rand(rng) >> sim_below(rng, 64);
+        hello.next = odd_number(world, 1);
     } else if (kind == 4) {
-        hello.window = (uint32_t)(sim_rand(rng) >> (32 + sim_below(rng, 32)));
+        hello.window = (uint32_t)odd_number(world, 64);
         hello.version = (uint16_t)sim_below(rng, 3);
     }
     raw->next_xid = 1;
     return sml_encode_hello(out, &hello);
-}
-
-static uint64_t odd_number(struct sim_world *world, uint64_t about)
-{
-    switch (sim_below(dice(world), 6)) {
-    case 0:
-        return sim_rand(dice(world)) >> sim_below(dice(world), 64);
-    case 1:
-        return about + 1;
-    case 2:
-        return about - 1;
-    case 3:
-        return 0;
-    default:
-        return about;
-    }
 }
 
 static size_t put_call(struct sim_world *world, struct sim_raw *raw, uint8_t *out)
@@ -85,14 +87,14 @@ static size_t put_call(struct sim_world *world, struct sim_raw *raw, uint8_t *ou
     struct sim_rng *rng = dice(world);
     size_t bytes = sim_below(rng, 300);
     struct sml_call_frame call = {
-        .fingerprint = { sim_rand(rng), sim_rand(rng) },
-        .body_bytes = sim_chance(rng, 3) ? odd_number(world, SIM_BODY_MAX) : bytes,
-        .remaining_ms = (uint32_t)sim_below(rng, 5000),
-        .flags = (uint8_t)sim_below(rng, 4),
         .method = semel_bytes_text("junk"),
         .content_type = semel_bytes_text("none"),
     };
 
+    call.fingerprint.a = sim_rand(rng);
+    call.body_bytes = sim_chance(rng, 3) ? odd_number(world, SIM_BODY_MAX) : bytes;
+    call.remaining_ms = (uint32_t)sim_below(rng, 5000);
+    call.flags = (uint8_t)sim_below(rng, 4);
     if (bytes > call.body_bytes)
         bytes = (size_t)call.body_bytes;
     call.fragment = semel_bytes(world->pool, bytes);
@@ -109,11 +111,11 @@ static size_t put_lists(struct sim_world *world, struct sim_raw *raw, uint8_t *o
     uint32_t count = 1 + (uint32_t)sim_below(rng, 8);
 
     for (uint32_t i = 0; i < count; i++) {
-        outstanding[i] = (struct sml_outstanding){ .xid = odd_number(world, i + 1),
-                                                   .held = odd_number(world, 0) };
+        outstanding[i] = (struct sml_outstanding){ .xid = odd_number(world, i + 1) };
+        outstanding[i].held = odd_number(world, 0);
         listed[i] = (struct sml_listed){ .xid = i + 1, .state = SML_STATE_DONE };
-        ranges[i] = (struct sml_ack_range){ .first = odd_number(world, raw->next_xid),
-                                            .count = 1 + (uint32_t)sim_below(rng, 5) };
+        ranges[i].first = odd_number(world, raw->next_xid);
+        ranges[i].count = 1 + (uint32_t)sim_below(rng, 5);
         if (sim_chance(rng, 9))
             ranges[i].count = (uint32_t)sim_rand(rng);
     }
@@ -172,9 +174,12 @@ static size_t put_garbage(struct sim_world *world, uint8_t *out)
 
 static void mutate(struct sim_world *world, uint8_t *at, size_t bytes)
 {
-    for (uint64_t n = 1 + sim_below(dice(world), 4); n > 0; n--)
-        at[sim_below(dice(world), bytes < 64 || sim_chance(dice(world), 2) ? bytes : 64)] ^=
-            (uint8_t)(1u << sim_below(dice(world), 8));
+    for (uint64_t n = 1 + sim_below(dice(world), 4); n > 0; n--) {
+        size_t within = bytes < 64 || sim_chance(dice(world), 2) ? bytes : 64;
+        size_t where = sim_below(dice(world), within);
+
+        at[where] ^= (uint8_t)(1u << sim_below(dice(world), 8));
+    }
 }
 
 static size_t compose(struct sim_world *world, struct sim_raw *raw, uint8_t *out)
@@ -337,11 +342,15 @@ bool sim_hostile_failed(struct sim_world *world, struct sim_client *client)
         sim_mark(world, SIM_MARK_CLIENT_SAW_GARBAGE);
     if (client->poisoned) {
         sim_mark(world, SIM_MARK_POISON_ENDED);
-        if (client->poisoned_connects > POISON_CONNECTS_MAX)
-            sim_fail(world, "client %u came back %u times to a poisoned server", client->index,
-                     client->poisoned_connects);
     }
     return true;
+}
+
+/* Nobody takes poison for ever. */
+void sim_hostile_fed(struct sim_world *world, const struct sim_client *client)
+{
+    if (client->poisoned && client->link.counters.protocol_errors > POISONINGS_MAX)
+        sim_fail(world, "client %u came back to a poisoned server", client->index);
 }
 
 /* ---- beginning and end --------------------------------------------------------------------- */

@@ -307,6 +307,8 @@ static bool gave_up(const struct sim_world *world, const struct sim_row *row)
 {
     const struct sim_client *client = &world->clients[row->client];
 
+    if (!world->params.link.reconnect)
+        return client->link.state == SML_LINK_FAILED;
     return client->down_since != SML_NEVER &&
            world->now - client->down_since >= world->params.link.give_up;
 }

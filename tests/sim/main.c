@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SEED_SECONDS 120 /* a seed takes a few hundredths of one; this is for endless loops */
+
 struct run {
     struct sim_options options;
     uint64_t first, last;
@@ -54,7 +56,7 @@ static void set_replay(const struct sim_options *options, uint64_t seed)
 
 static void on_crash(int number)
 {
-    static const char text[] = "\nCRASHED: ";
+    static const char text[] = "\nCRASHED OR STUCK: ";
 
     (void)!write(STDERR_FILENO, text, sizeof text - 1);
     (void)!write(STDERR_FILENO, replay_text, strlen(replay_text));
@@ -109,6 +111,7 @@ static bool run_seeds(const struct run *run, struct sim_stats *stats)
 
     for (uint64_t seed = run->first; seed <= run->last; seed++) {
         set_replay(&run->options, seed);
+        alarm(SEED_SECONDS);
         if (sim_world_run(&run->options, seed, stats, why, sizeof why) || run->options.dedup_off)
             continue;
         printf("FAILED, seed %llu: %s\n%s", (unsigned long long)seed, why, replay_text);
@@ -258,5 +261,6 @@ int main(int argc, char **argv)
     }
     signal(SIGABRT, on_crash);
     signal(SIGSEGV, on_crash);
+    signal(SIGALRM, on_crash);
     return execute(&run);
 }

@@ -299,7 +299,6 @@ static void connect_fire(struct sim_world *world, struct sim_event *event)
             world->now + world->params.link.handshake + sim_below(&world->net, 3 * SML_SECOND);
     }
     conn->connected = true;
-    client->poisoned_connects += client->poisoned;
     sim_server_accept(world, server, conn);
     sim_client_connected(world, client);
 }
@@ -355,7 +354,7 @@ struct sim_conn *sim_conn_new(struct sim_world *world, uint32_t address)
     conn->owner = NULL;
     conn->address = address;
     conn->number = ++world->conn_count;
-    conn->connected = conn->accepted = conn->faulty = conn->states_seen = conn->loser = false;
+    conn->connected = conn->faulty = conn->states_seen = conn->loser = false;
     sml_list_init(&conn->all);
     sml_list_push_back(&world->conns, &conn->all);
     return conn;

@@ -146,6 +146,7 @@ enum sim_fault {
     X(SESSION_LOST, "session lost by a restart")                                                   \
     X(RERUN, "call run again in a new session")                                                    \
     X(GAVE_UP, "gave up with calls outstanding")                                                   \
+    X(NO_RECONNECT, "gave up at the first loss, as it was told to")                                \
     X(SECOND_ADDRESS, "session at the second address")                                             \
     X(CANCEL_BEFORE_START, "cancelled before it began")                                            \
     X(CANCEL_WHILE_RUNNING, "cancelled while it ran")                                              \
@@ -317,9 +318,9 @@ struct sim_conn {
     struct sim_server *server; /* NULL: the server's end is closed */
     uint32_t address;
     uint32_t number;
-    bool connected; /* the client was told so */
-    bool accepted;  /* was ever at a server */
-    bool faulty;    /* somebody will not learn of its end by itself */
+    bool connected;                 /* the client was told so */
+    uint64_t accepted_at, heard_at; /* by the server */
+    bool faulty;                    /* somebody will not learn of its end by itself */
     bool states_seen, loser;
     uint32_t client_index;
     struct sim_raw *owner; /* hostile peer at the client's end */
@@ -374,7 +375,6 @@ struct sim_client {
     bool dirty;                      /* its bytes were tampered with: contents prove nothing */
     uint32_t tamper_up, tamper_down; /* one flush in so many */
     bool poisoned, cloned, failed, ending;
-    uint32_t poisoned_connects;
 };
 
 void sim_client_start(struct sim_world *world, struct sim_client *client);
@@ -487,6 +487,7 @@ void sim_hostile_tamper(struct sim_world *world, struct sim_client *client, stru
                         size_t from);
 void sim_hostile_draw(struct sim_world *world, struct sim_client *client);
 void sim_hostile_gone(struct sim_world *world, struct sim_conn *conn);
+void sim_hostile_fed(struct sim_world *world, const struct sim_client *client);
 bool sim_hostile_failed(struct sim_world *world, struct sim_client *client);
 
 /* ---- the world ----------------------------------------------------------------------------- */

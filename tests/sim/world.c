@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SAME_TIME_MAX 2000000u /* events at one instant before it counts as spinning */
+#define SAME_TIME_MAX 1000000u /* events at one instant before it counts as spinning */
+#define EVENTS_MAX 20000000u   /* of one seed */
 #define HEAL_SECONDS 1500u     /* every call must have ended by then */
 #define SETTLE_SECONDS 400u
 #define POOL_BYTES (SIM_POOL_HOT + 3u * SIM_BODY_MAX)
@@ -186,7 +187,7 @@ static void draw_link(struct sim_world *world)
     link->backoff_max = PICK(rng, 200, 5000) * SML_MS;
     link->give_up = sim_on(world, SIM_OUTAGE) ? PICK(rng, 1500, 8000, 60000) * SML_MS
                                               : UINT64_C(100000) * SML_SECOND;
-    link->reconnect = true;
+    link->reconnect = !sim_on(world, SIM_OUTAGE) || !sim_chance(rng, 6);
     link->addresses = params->addresses;
     link->window = (uint32_t)PICK(rng, 1, 2, 7, 32, 256, 1024, 1024);
     link->pending_max = (uint32_t)PICK(rng, 4, 64, 4096, 4096);
@@ -458,6 +459,9 @@ static void world_loop(struct sim_world *world)
         world->same_time = node->key == world->now ? world->same_time + 1 : 0;
         if (world->same_time > SAME_TIME_MAX)
             sim_fail(world, "time stands still: somebody spins");
+        if (world->event_count > EVENTS_MAX)
+            sim_fail(world, "%u events, and no end: %u of %u calls done, phase %d", EVENTS_MAX,
+                     world->done, world->calls, (int)world->phase);
         world->now = node->key;
         event = SML_CONTAINER(node, struct sim_event, node);
         sml_heap_remove(&world->events, node);

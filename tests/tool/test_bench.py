@@ -82,8 +82,9 @@ class Bench(ToolCase):
         server = self.serve()
         for load in (['-t', '2'], ['-w', '2']):
             bench = self.background('bench', server.address, 'echo', '-d', '1h', '-o', 'json',
-                                    *load)
-            time.sleep(0.5)
+                                    '-v', *load)
+            bench.await_line('calling')
+            time.sleep(0.3)
             outcome = bench.end(signal.SIGINT)
             self.check(outcome, 0)
             self.assertGreater(outcome.json()['calls'], 0)

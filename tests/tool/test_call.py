@@ -17,7 +17,7 @@ from toolkit import HANG, TOOL, ToolCase, main, semel
 class BuiltIns(ToolCase):
     def setUp(self):
         super().setUp()
-        self.server = self.serve('--workers', '4')
+        self.server = self.serve('--workers', '4', '--ledger', self.path('ledger'))
         self.address = self.server.address
 
     def call(self, *args, **more):
@@ -97,8 +97,8 @@ class BuiltIns(ToolCase):
         self.assertIn(b'could not be written', done.stderr)
 
     def test_interrupt_cancels(self):
-        call = self.background('call', self.address, 'sleep', '60s', '--timeout', '100s')
-        time.sleep(0.3)
+        call = self.calling(self.address, 'sleep', '60s', '--timeout', '100s')
+        self.wait_until(lambda: self.executions('ledger') == 1, 'it never ran')
         outcome = call.end(signal.SIGINT)
         self.check(outcome, 1, b'', 'cancelling', 'cancelled after')
 
@@ -137,9 +137,9 @@ class Connecting(ToolCase):
 
     def test_interrupted_before_anything_was_sent(self):
         for number in (signal.SIGINT, signal.SIGTERM):
-            call = self.background('call', 'unix:' + self.path('nobody'), 'm',
+            call = self.background('call', 'unix:' + self.path('nobody'), 'm', '-v',
                                    '--connect-timeout', '60s')
-            time.sleep(0.5)
+            call.await_line('connecting')
             self.assertEqual(call.end(number).code, 128 + number)
 
     def speak(self, answer):
@@ -193,26 +193,31 @@ class Busy(ToolCase):
 
     def setUp(self):
         super().setUp()
-        self.server = self.serve('--workers', '1', '--backlog', '1')
+        self.server = self.serve('--workers', '1', '--backlog', '1', '--ledger',
+                                 self.path('ledger'))
         self.address = self.server.address
-        self.occupant = self.background('call', self.address, 'sleep', '60s', '--timeout', '100s')
-        self.addCleanup(self.occupant.signal, signal.SIGINT)
-        time.sleep(0.5)
+        self.occupant = self.calling(self.address, 'sleep', '60s', '--timeout', '100s')
+        self.addCleanup(self.end_occupant)
+        self.wait_until(lambda: self.executions('ledger') == 1, 'it never ran')
+
+    def end_occupant(self):
+        if not self.occupant.popen.stdout.closed:
+            self.occupant.end(signal.SIGINT)
 
     def test_expired_before_it_started(self):
         outcome = semel('call', self.address, 'echo', 'x', '--timeout', '200ms')
         self.check(outcome, 4, b'', 'echo', self.address)
 
     def test_overloaded(self):
-        waiting = self.background('call', self.address, 'echo', 'w', '--timeout', '100s')
-        time.sleep(0.3)
+        waiting = self.calling(self.address, 'echo', 'w', '--timeout', '100s')
+        time.sleep(0.7)
         outcome = semel('call', self.address, 'echo', 'x', '--refuse-when-full')
         self.check(outcome, 6, b'', 'echo', self.address, 'overloaded')
         self.occupant.signal(signal.SIGINT)
         self.check(waiting.end(), 0, b'w')
 
     def test_cancelled_before_it_started(self):
-        waiting = self.background('call', self.address, 'echo', 'x', '--timeout', '100s')
+        waiting = self.calling(self.address, 'echo', 'x', '--timeout', '100s')
         time.sleep(0.5)
         self.check(waiting.end(signal.SIGINT), 9, b'', 'cancelling')
 
@@ -221,7 +226,8 @@ class Unknown(ToolCase):
     def setUp(self):
         super().setUp()
         self.server = self.serve("stubborn=trap '' TERM; sleep 60 & wait; wait; echo done",
-                                 'killed=kill -9 $$', '--kill-after', '3s', '--workers', '4')
+                                 'killed=kill -9 $$', '--kill-after', '2s', '--drain', '1s',
+                                 '--workers', '4', '--ledger', self.path('ledger'))
         self.address = self.server.address
 
     def test_worker_died(self):
@@ -233,16 +239,17 @@ class Unknown(ToolCase):
         self.check(outcome, 5, b'', 'stubborn', self.address)
 
     def test_second_interrupt_gives_up(self):
-        call = self.background('call', self.address, 'stubborn', '--timeout', '100s')
-        time.sleep(0.5)
+        call = self.calling(self.address, 'stubborn', '--timeout', '100s')
+        self.wait_until(lambda: self.executions('ledger') == 1, 'it never ran')
         call.signal(signal.SIGINT)
         call.await_line('cancelling')
         self.check(call.end(signal.SIGINT), 5, b'', 'unknown')
 
     def test_server_killed_in_the_middle(self):
-        server = self.serve('--workers', '2', name='k', clean=False)
-        call = self.background('call', server.address, 'sleep', '60s', '--timeout', '3s')
-        time.sleep(0.5)
+        server = self.serve('--workers', '2', '--ledger', self.path('k-ledger'), name='k',
+                            clean=False)
+        call = self.calling(server.address, 'sleep', '60s', '--timeout', '5s')
+        self.wait_until(lambda: self.executions('k-ledger') == 1, 'it never ran')
         server.end(signal.SIGKILL)
         self.check(call.end(), 5, b'', 'sleep', server.address)
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 from toolkit import ToolCase, main, semel
 
@@ -124,9 +123,11 @@ class Commands(ToolCase):
 
     def test_cancelled_command_gets_sigterm(self):
         marker = self.path('marker')
-        server = self.serve(f'polite=trap "echo > {marker}; exit 9" TERM; sleep 60 & wait')
-        call = self.background('call', server.address, 'polite', '--timeout', '100s')
-        time.sleep(0.5)
+        ready = self.path('ready')
+        server = self.serve(f'polite=trap "echo > {marker}; exit 9" TERM; echo > {ready}; '
+                            'sleep 60 & wait')
+        call = self.calling(server.address, 'polite', '--timeout', '100s')
+        self.wait_until(lambda: os.path.exists(ready), 'it never ran')
         self.check(call.end(signal.SIGINT), 1, b'', 'exit status 9')
         self.assertTrue(os.path.exists(marker))
 
@@ -134,7 +135,7 @@ class Commands(ToolCase):
         pids = self.path('pids')
         server = self.serve(f'deaf=trap "" TERM; sh -c \'echo $$ >> {pids}; exec sleep 60\' & '
                             f'echo $$ >> {pids}; wait; wait', '--kill-after', '300ms')
-        call = self.background('call', server.address, 'deaf', '--timeout', '100s')
+        call = self.calling(server.address, 'deaf', '--timeout', '100s')
 
         def written():
             if not os.path.exists(pids):
@@ -203,9 +204,10 @@ class Servers(ToolCase):
         self.check(semel('serve', 'unix:' + self.path('s'), 'a=true', 'a=false'), 4, b'', 'a')
 
     def test_drain_lets_running_calls_finish(self):
-        server = self.serve('slow=sleep 1; echo done', clean=False)
-        call = self.background('call', server.address, 'slow')
-        time.sleep(0.4)
+        server = self.serve('slow=sleep 1; echo done', '--ledger', self.path('ledger'),
+                            clean=False)
+        call = self.calling(server.address, 'slow')
+        self.wait_until(lambda: self.executions('ledger') == 1, 'it never ran')
         server.signal(signal.SIGTERM)
         server.await_line('waiting for running calls')
         self.check(call.end(), 0, b'done\n')
@@ -213,9 +215,9 @@ class Servers(ToolCase):
         self.assertFalse(os.path.exists(self.path('s')))
 
     def test_second_signal_stops_now(self):
-        server = self.serve('slow=sleep 60', clean=False)
-        call = self.background('call', server.address, 'slow', '--timeout', '3s')
-        time.sleep(0.4)
+        server = self.serve('slow=sleep 60', '--ledger', self.path('ledger'), clean=False)
+        call = self.calling(server.address, 'slow', '--timeout', '5s')
+        self.wait_until(lambda: self.executions('ledger') == 1, 'it never ran')
         server.signal(signal.SIGTERM)
         server.await_line('waiting for running calls')
         self.check(server.end(signal.SIGTERM), 0)

@@ -84,6 +84,23 @@ class Usage(ToolCase):
             self.refused(['proxy', 'unix:' + self.path('p'), address, '-q'], 'bad address')
 
 
+def options_of(command):
+    known = semel(command, '--help').out.decode().replace('=', ' ').replace('[', ' ').split()
+    return {word.rstrip(',.;') for word in known if word.startswith('--')}
+
+
+class Manual(ToolCase):
+    def test_every_option_is_in_the_manual(self):
+        with open(os.path.join(ROOT, 'docs', 'man', 'semel.1.scd'), encoding='utf-8') as file:
+            common = file.read() + '--usage'
+        for command in COMMANDS:
+            path = os.path.join(ROOT, 'docs', 'man', f'semel-{command}.1.scd')
+            with open(path, encoding='utf-8') as file:
+                page = file.read()
+            for option in options_of(command):
+                self.assertTrue(option in page or option in common, f'{command} {option}')
+
+
 class Completion(ToolCase):
     SCRIPT = os.path.join(ROOT, 'tool', 'completion', 'semel.bash')
 
@@ -105,11 +122,8 @@ class Completion(ToolCase):
         with open(self.SCRIPT, encoding='utf-8') as file:
             text = file.read()
         for command in COMMANDS:
-            known = semel(command, '--help').out.decode()
-            options = [word for word in known.replace('=', ' ').replace('[', ' ').split()
-                       if word.startswith('--')]
-            for option in options:
-                self.assertIn(option.rstrip(',.;'), text)
+            for option in options_of(command):
+                self.assertIn(option, text)
 
 
 if __name__ == '__main__':

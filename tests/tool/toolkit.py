@@ -127,6 +127,19 @@ class ToolCase(unittest.TestCase):
         proxy.address = address
         return proxy
 
+    def calling(self, *args, **more):
+        """A call in the background that has been submitted."""
+        call = self.background('call', *args, '-v', **more)
+        call.await_line('calling')
+        return call
+
+    def executions(self, ledger):
+        """How many executions a server's ledger has."""
+        if not os.path.exists(self.path(ledger)):
+            return 0
+        with open(self.path(ledger), encoding='utf-8') as file:
+            return file.read().count('\n')
+
     def check(self, outcome, code, out=None, *words):
         """Compare an outcome; each of `words` must be on standard error."""
         self.assertEqual(outcome.code, code, outcome)

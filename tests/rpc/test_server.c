@@ -332,7 +332,7 @@ static void test_drain_refuses(void **state)
     gate_fini(&gate);
 }
 
-/* --- destroy and taken requests ---------------------------------------------------------------- */
+/* --- destroy and taken requests ------------------------------------------------------------ */
 
 struct keeper {
     struct semel_request *request;
@@ -386,7 +386,7 @@ static void test_destroy_waits(void **state)
     semel_result_clear(&seen.result);
 }
 
-/* --- fork ------------------------------------------------------------------------------------- */
+/* --- fork ---------------------------------------------------------------------------------- */
 
 static int child_checks(struct rig *rig)
 {

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/* server_listen.c - what a server offers and where: methods, addresses, descriptors.
+ *
+ * All of it may come before the start or while serving, from any thread. A method is published in
+ * its bucket and never changes or leaves; a listener goes into the epoll set; a connected
+ * descriptor becomes a newcomer for the leader. */
+#include "rpc/server_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/pair.h"
+
+/* --- exporting ----------------------------------------------------------------------------- */
+
+static struct sml_method *new_method(const char *name, size_t bytes, semel_handler_fn handler,
+                                     void *user, const struct semel_method_options *options)
+{
+    struct sml_method *method = calloc(1, sizeof *method + bytes + 1);
+
+    if (method == NULL)
+        return NULL;
+    method->name = memcpy(method + 1, name, bytes + 1);
+    method->name_bytes = (uint8_t)bytes;
+    method->handler = handler;
+    method->user = user;
+    sml_list_init(&method->parked);
+    if (options) {
+        method->kind = options->kind;
+        method->limit = options->limit;
+        method->max_run = (uint64_t)options->max_run_ms * SML_MS;
+    }
+    return method;
+}
+
+static bool may_export(const char *name, size_t bytes, const struct semel_method_options *options)
+{
+    if (bytes == 0 || bytes > SEMEL_METHOD_BYTES || strncmp(name, "semel.", 6) == 0)
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return false; /* no frame can carry it */
+    return options == NULL || ((options->kind == SEMEL_ONCE || options->kind == SEMEL_IDEMPOTENT) &&
+                               options->max_run_ms >= 0 && options->max_run_ms <= INT32_MAX);
+}
+
+enum semel_status semel_server_export(struct semel_server *server, const char *name,
+                                      semel_handler_fn handler, void *user,
+                                      const struct semel_method_options *options)
+{
+    _Atomic(struct sml_method *) *bucket;
+    struct sml_method *method;
+    enum semel_status status = SEMEL_OK;
+    size_t bytes = name ? strnlen(name, SEMEL_METHOD_BYTES + 1) : 0;
+
+    if (server == NULL || handler == NULL || !may_export(name, bytes, options))
+        return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&server->origin))
+        return SEMEL_FORKED;
+    method = new_method(name, bytes, handler, user, options);
+    if (method == NULL)
+        return SEMEL_NO_MEMORY;
+    bucket = sml_server_method_bucket(server, name, bytes);
+    sml_mutex_lock(&server->queue_lock);
+    if (server->state == SML_SERVER_STOPPED)
+        status = SEMEL_STOPPED;
+    else if (sml_server_find_method(server, name, (uint8_t)bytes))
+        status = SEMEL_ALREADY;
+    if (status == SEMEL_OK) {
+        method->next = atomic_load_explicit(bucket, memory_order_relaxed);
+        atomic_store_explicit(bucket, method, memory_order_release);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    if (status != SEMEL_OK)
+        free(method);
+    return status;
+}
+
+/* --- listening ----------------------------------------------------------------------------- */
+
+/* Hand a connection over to the leader; moved in on OK. */
+static enum semel_status serve_channel(struct semel_server *server, struct sml_channel *channel)
+{
+    struct sml_conn *conn = sml_conn_create(server, channel);
+    bool late;
+
+    if (conn == NULL)
+        return SEMEL_NO_MEMORY;
+    sml_mutex_lock(&server->queue_lock);
+    late = server->closed || server->state == SML_SERVER_STOPPED;
+    if (!late) {
+        sml_list_push_back(&server->newcomers, &conn->all);
+        sml_server_nudge_locked(server);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    if (!late)
+        return SEMEL_OK;
+    sml_channel_move(channel, &conn->channel);
+    sml_conn_discard(conn);
+    return SEMEL_STOPPED;
+}
+
+static enum semel_status open_place(struct semel_server *server, const struct sml_address *address,
+                                    struct sml_reason *reason)
+{
+    struct sml_place_to_listen *place = calloc(1, sizeof *place);
+    enum semel_status status;
+
+    if (place == NULL)
+        return SEMEL_NO_MEMORY;
+    status = sml_listener_open(&place->listener, address, server->options.insecure, reason);
+    if (status != SEMEL_OK) {
+        free(place);
+        return status;
+    }
+    sml_mutex_lock(&server->host_lock);
+    status = server->places_closed ? SEMEL_STOPPED
+                                   : sml_epoll_add(&server->epoll, place->listener.fd, SML_POLL_IN,
+                                                   sml_place_tag(place));
+    if (status == SEMEL_OK) {
+        sml_list_push_back(&server->places, &place->all);
+        memcpy(server->address, place->listener.address.text, sizeof server->address);
+    }
+    sml_mutex_unlock(&server->host_lock);
+    if (status != SEMEL_OK) {
+        sml_listener_close(&place->listener);
+        free(place);
+    }
+    return status;
+}
+
+static enum semel_status adopt(struct semel_server *server, const struct sml_address *address,
+                               struct sml_reason *reason)
+{
+    struct sml_channel channel;
+    enum semel_status status =
+        sml_channel_adopt(&channel, address->fd_read, address->fd_write, NULL, reason);
+
+    if (status != SEMEL_OK)
+        return status;
+    status = serve_channel(server, &channel);
+    if (status != SEMEL_OK)
+        return status; /* the descriptors stay the caller's: they are not closed here */
+    sml_mutex_lock(&server->host_lock);
+    memcpy(server->address, address->text, sizeof server->address);
+    sml_mutex_unlock(&server->host_lock);
+    return SEMEL_OK;
+}
+
+enum semel_status semel_server_listen(struct semel_server *server, const char *text)
+{
+    struct sml_address *address;
+    struct sml_reason reason = { "" };
+    enum semel_status status = sml_server_check_open(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    if (text == NULL)
+        return SEMEL_INVALID;
+    address = malloc(sizeof *address);
+    if (address == NULL)
+        return SEMEL_NO_MEMORY;
+    status = sml_address_parse(text, address, &reason);
+    if (status == SEMEL_OK && address->kind == SML_ADDRESS_FD)
+        status = adopt(server, address, &reason);
+    else if (status == SEMEL_OK)
+        status = open_place(server, address, &reason);
+    if (status != SEMEL_OK)
+        sml_server_log(server, SEMEL_LOG_ERROR, "cannot listen: %s",
+                       reason.text[0] ? reason.text : semel_status_text(status));
+    free(address);
+    return status;
+}
+
+const char *semel_server_address(const struct semel_server *server)
+{
+    return server ? server->address : "";
+}
+
+enum semel_status semel_server_pair(struct semel_server *server, int *out_fd)
+{
+    struct sml_channel channel;
+    int fds[2];
+    enum semel_status status = sml_server_check_open(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    if (out_fd == NULL)
+        return SEMEL_INVALID;
+    status = sml_pair_open(fds, NULL);
+    if (status != SEMEL_OK)
+        return status;
+    sml_channel_of_socket(&channel, fds[0], "pair", false);
+    status = serve_channel(server, &channel);
+    if (status != SEMEL_OK) {
+        sml_channel_close(&channel);
+        sml_channel_of_socket(&channel, fds[1], "pair", false);
+        sml_channel_close(&channel);
+        return status;
+    }
+    *out_fd = fds[1];
+    return SEMEL_OK;
+}
