@@ -82,7 +82,9 @@ static const struct argp_option options[] = {
     { "calls", 'n', "N", 0, "End after N calls; without -d, however long they take", 0 },
     { "timeout", KEY_TIMEOUT, "DURATION", 0, "Each call's deadline (default 30s)", 0 },
     { "connect-timeout", KEY_CONNECT, "DURATION", 0,
-      "Give up connecting after this long (default 3s)", 0 },
+      "Wait this long for a server to be there (default: not at all for one that is not, 3s "
+      "for one that does not answer)",
+      0 },
     { "refuse-when-full", KEY_REFUSE, NULL, 0,
       "Calls that find the server overloaded end as errors instead of waiting", 0 },
     { "rerun-ok", KEY_RERUN, NULL, 0, "Calls may run again (the method must be idempotent)", 0 },
@@ -562,8 +564,10 @@ static int connect_and_measure(struct bench *bench)
                      semel_status_text(status));
         return tool_exit_of_status(status);
     }
-    status =
-        semel_client_wait_connected(bench->client, bench->a.connect_timeout_ms, text, sizeof text);
+    status = tool_wait_connected(
+        bench->client, bench->a.address,
+        bench->a.connect_timeout_ms ? bench->a.connect_timeout_ms : CONNECT_TIMEOUT_MS,
+        bench->a.connect_timeout_ms > 0, text, sizeof text);
     if (status != SEMEL_OK) {
         output_error("%s: %s: %s", bench->a.address, semel_status_text(status), text);
         code = tool_exit_of_status(status);
@@ -580,7 +584,7 @@ int tool_bench(int argc, char **argv)
 {
     static const struct argp argp = { options, parse, "ADDRESS METHOD", doc, NULL, NULL, NULL };
     static struct bench bench = { .lock = PTHREAD_MUTEX_INITIALIZER,
-                                  .a = { .connect_timeout_ms = CONNECT_TIMEOUT_MS } };
+                                  .a = { 0 } };
     pthread_condattr_t monotonic;
 
     argp_parse(&argp, argc, argv, 0, NULL, &bench.a);

@@ -45,7 +45,9 @@ enum { KEY_TIMEOUT = 256, KEY_CONNECT, KEY_RERUN, KEY_REFUSE, KEY_BODY_LIMIT };
 static const struct argp_option options[] = {
     { "timeout", KEY_TIMEOUT, "DURATION", 0, "The call's deadline (default 30s)", 0 },
     { "connect-timeout", KEY_CONNECT, "DURATION", 0,
-      "Give up connecting after this long (default 3s)", 0 },
+      "Wait this long for a server to be there (default: not at all for one that is not, 3s "
+      "for one that does not answer)",
+      0 },
     { "rerun-ok", KEY_RERUN, NULL, 0,
       "Running it twice is harmless: run it again if the server lost the session (the method "
       "must be idempotent)",
@@ -290,7 +292,7 @@ static int connect_and_call(struct caller *caller, const struct arguments *a,
 {
     struct semel_client_options client_options = SEMEL_CLIENT_OPTIONS_INIT;
     struct semel_client *client;
-    int64_t begin = clock_now(), wait_ms = a->connect_timeout_ms;
+    int64_t begin = clock_now(), wait_ms;
     enum semel_status status;
     char text[1024] = "";
     int code;
@@ -302,10 +304,12 @@ static int connect_and_call(struct caller *caller, const struct arguments *a,
         return not_made(a, status, "write unix:/path, tcp:HOST:PORT or fd:N");
     if (status != SEMEL_OK)
         return not_made(a, status, NULL);
+    wait_ms = a->connect_timeout_ms ? a->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     if (a->timeout_ms && a->timeout_ms < wait_ms)
         wait_ms = a->timeout_ms;
     output_detail("connecting to %s", a->address);
-    status = semel_client_wait_connected(client, wait_ms, text, sizeof text);
+    status = tool_wait_connected(client, a->address, wait_ms, a->connect_timeout_ms > 0, text,
+                                 sizeof text);
     if (status != SEMEL_OK)
         code = not_made(a, status, text);
     else
@@ -320,7 +324,7 @@ int tool_call(int argc, char **argv)
     static const struct argp argp = { options, parse, "ADDRESS METHOD [DATA|-]", doc, NULL,
                                       NULL,    NULL };
     static struct caller caller = { .lock = PTHREAD_MUTEX_INITIALIZER };
-    struct arguments a = { .connect_timeout_ms = CONNECT_TIMEOUT_MS };
+    struct arguments a = { 0 };
     struct semel_bytes body;
     char *input = NULL;
     size_t size = 0;

@@ -27,6 +27,11 @@ enum tool_exit {
 int tool_exit_of_result(enum semel_outcome outcome, enum semel_status status);
 
 /* The exit code when no call was made, for instance because no connection could be had. */
+/* Wait for a connection, as semel_client_wait_connected. Unless `patient`, an only server that is
+ * clearly not there (no such socket, refused) is not waited for. */
+enum semel_status tool_wait_connected(struct semel_client *client, const char *address,
+                                      int64_t timeout_ms, bool patient, char *text, size_t size);
+
 int tool_exit_of_status(enum semel_status status);
 
 /* The commands. argv[0] is "semel COMMAND". Each returns the exit code. */

@@ -164,6 +164,20 @@ static void silence_closes_unless_the_client_said_so(void **state)
     assert_int_equal(peer.bye, SML_BYE_SILENT);
 }
 
+/* A writer that let the lock go may find that the connection was lost meanwhile. */
+static void a_peer_without_its_session_has_nothing_to_say(void **state)
+{
+    struct sml_hello hello = some_hello(0);
+    static uint8_t out[SML_FRAME_BYTES_MAX];
+
+    (void)state;
+    feed(sml_encode_hello(bytes, &hello), 0);
+    assert_true(sml_peer_wants_write(&peer));
+    sml_host_detach(&host, &peer, 0);
+    assert_false(sml_peer_wants_write(&peer));
+    assert_int_equal(sml_peer_pull(&peer, out, sizeof out, 0), 0);
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -176,6 +190,8 @@ int main(void)
         FRESH("M7 bad input: a second HELLO", m7_a_second_hello),
         FRESH("S12 slow hello: trickling does not extend the handshake", s12_slow_hello),
         FRESH("a list that was not announced", a_list_that_was_not_announced),
+        FRESH("a peer without its session",
+              a_peer_without_its_session_has_nothing_to_say),
         FRESH("silence closes", silence_closes_unless_the_client_said_so),
     };
 

@@ -110,6 +110,8 @@ class Connecting(ToolCase):
         self.check(semel('call', address, 'm', '--connect-timeout', '100ms'), 3, b'', address, 'm',
                    'no such socket')
         self.assertLess(time.monotonic() - begin, 30)
+        # Nobody listens: that is clear at once, and said without the wait for a silent server.
+        self.check(semel('call', address, 'm', '--timeout', '1h'), 3, b'', 'no such socket')
         outcome = semel('call', address, 'm', '--timeout', '100ms', '-o', 'json')
         self.check(outcome, 3)
         self.assertEqual(json.loads(outcome.out)['outcome'], 'not executed')
