@@ -131,11 +131,16 @@ static enum semel_status open_system(struct semel_server *server)
         status = sml_wake_open(&server->wake);
     if (status == SEMEL_OK)
         status = sml_epoll_add(&server->epoll, server->wake.fd, SML_POLL_IN, sml_wake_tag());
+    if (status == SEMEL_OK)
+        status = sml_alarm_open(&server->alarm);
+    if (status == SEMEL_OK)
+        status = sml_epoll_add(&server->epoll, server->alarm.fd, SML_POLL_IN, sml_alarm_tag());
     return status;
 }
 
 static void close_system(struct semel_server *server)
 {
+    sml_alarm_close(&server->alarm);
     sml_wake_close(&server->wake);
     sml_epoll_close(&server->epoll);
     sml_random_fini(&server->random);
@@ -160,7 +165,7 @@ enum semel_status semel_server_create(struct semel_server **out_server,
     server->backlog = server->options.backlog;
     server->busy_ms = (uint32_t)server->options.busy_ms;
     server->body_bytes = server->options.body_bytes;
-    server->epoll.fd = server->wake.fd = -1;
+    server->epoll.fd = server->wake.fd = server->alarm.fd = -1;
     server->goodbye_until = server->pauses_end = SML_NEVER;
     atomic_store(&server->drain_until, SML_NEVER);
     status = is_valid(&server->options) ? open_system(server) : SEMEL_INVALID;

@@ -33,6 +33,7 @@
 #include "io/address.h"
 #include "io/channel.h"
 #include "io/listener.h"
+#include "os/alarm.h"
 #include "os/clock.h"
 #include "os/epoll.h"
 #include "os/futex.h"
@@ -231,6 +232,7 @@ struct semel_server {
     bool watched; /* the watchdog runs */
     struct sml_epoll epoll;
     struct sml_wake wake;
+    struct sml_alarm alarm; /* ends the leader's sleep */
     uint8_t *read_buffer; /* leader's */
 
     struct sml_mutex host_lock;
@@ -385,6 +387,7 @@ void sml_worker_set_self(struct sml_worker *worker);
 /* server_io.c: the leader. */
 uint64_t sml_place_tag(struct sml_place_to_listen *place);
 uint64_t sml_wake_tag(void);
+uint64_t sml_alarm_tag(void);
 void sml_server_close_places(struct semel_server *server);
 /* Write to every connection that has something to be written. The leader only. */
 void sml_server_flush(struct semel_server *server);

@@ -14,7 +14,7 @@
 
 #define ACCEPTS_MAX 64 /* in one round */
 
-enum { TAG_CONN, TAG_PLACE, TAG_WAKE, TAG_MASK = 3 };
+enum { TAG_CONN, TAG_PLACE, TAG_WAKE, TAG_ALARM, TAG_MASK = 3 };
 
 uint64_t sml_place_tag(struct sml_place_to_listen *place)
 {
@@ -24,6 +24,11 @@ uint64_t sml_place_tag(struct sml_place_to_listen *place)
 uint64_t sml_wake_tag(void)
 {
     return TAG_WAKE;
+}
+
+uint64_t sml_alarm_tag(void)
+{
+    return TAG_ALARM;
 }
 
 void sml_server_nudge_locked(struct semel_server *server)
@@ -357,6 +362,8 @@ static void on_event(struct semel_server *server, const struct epoll_event *even
 
     if ((what & TAG_MASK) == TAG_WAKE) {
         sml_wake_drain(&server->wake);
+    } else if ((what & TAG_MASK) == TAG_ALARM) {
+        sml_alarm_drain(&server->alarm);
     } else if ((what & TAG_MASK) == TAG_PLACE) {
         accept_some(server, (struct sml_place_to_listen *)(what - TAG_PLACE));
     } else {
@@ -373,14 +380,16 @@ void sml_server_lead(struct semel_server *server, struct sml_worker *worker)
     struct epoll_event events[SML_EVENTS];
 
     for (;;) {
-        uint64_t sessions_due;
+        uint64_t sessions_due, until;
         int count;
 
         sml_server_flush(server);
         if (!go_on(server))
             return;
-        count =
-            sml_epoll_wait(&server->epoll, events, SML_EVENTS, sleep_until(server, &sessions_due));
+        until = sleep_until(server, &sessions_due);
+        if (until != 0)
+            sml_alarm_set(&server->alarm, until);
+        count = sml_epoll_wait(&server->epoll, events, SML_EVENTS, until == 0 ? 0 : SML_NEVER);
         atomic_store_explicit(&server->leader_until, 0, memory_order_relaxed);
         for (int i = 0; i < count; i++)
             on_event(server, &events[i]);

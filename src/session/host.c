@@ -260,13 +260,17 @@ void sml_host_detach(struct sml_host *host, struct sml_peer *peer, uint64_t now)
 
 static bool may_expire(const struct sml_session *session)
 {
-    const struct sml_list *all = &session->callee.all;
+    const struct sml_callee *callee = &session->callee;
+    const struct sml_list *all = &callee->all;
+    /* What waits until its client fetches stored replies does not wait for ever. */
+    bool held_back = callee->bytes_stored > callee->limits.session_bytes;
 
     for (const struct sml_list *node = all->next; node != all; node = node->next) {
         enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
 
-        /* A call that is only READY is held back by stored replies that nobody fetches. */
-        if (phase == SML_IN_TAKEN || phase == SML_IN_RUNNING)
+        if (phase == SML_IN_RUNNING)
+            return false;
+        if ((phase == SML_IN_READY || phase == SML_IN_TAKEN) && !held_back)
             return false;
     }
     return true;

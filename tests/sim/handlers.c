@@ -186,6 +186,23 @@ static void job_let_go(struct sim_world *world, struct sim_job *job)
         sim_server_mark(info->server, info);
 }
 
+/* While stored replies exceed their bytes no further call of the session starts. */
+static bool over_budget(const struct sml_callee *callee)
+{
+    return callee->bytes_stored > callee->limits.session_bytes;
+}
+
+void sim_jobs_unstall(struct sim_session *info)
+{
+    struct sml_list *node;
+
+    while (!over_budget(&info->session->callee) &&
+           (node = sml_list_pop_front(&info->stalled)) != NULL) {
+        sml_list_push_back(&info->server->queue, node);
+        info->server->queued++;
+    }
+}
+
 static void job_begin(struct sim_world *world, struct sim_job *job)
 {
     struct sim_session *info = job->session;
@@ -193,6 +210,11 @@ static void job_begin(struct sim_world *world, struct sim_job *job)
     const struct sim_row *row;
     uint64_t max_run, run;
 
+    if (job->in->phase == SML_IN_TAKEN && over_budget(&info->session->callee)) {
+        sml_list_push_back(&info->stalled, &job->link);
+        sim_mark(world, SIM_MARK_STORED_FULL);
+        return;
+    }
     job->known = sim_ledger_identify(world, job->in, info->client_tag, &job->nonce);
     row = &world->rows[job->nonce];
     if (rejected(world, job)) {
@@ -249,7 +271,7 @@ void sim_jobs_take(struct sim_world *world, struct sim_session *info)
     struct sml_incoming *in;
 
     for (;;) {
-        bool full = callee->bytes_stored > callee->limits.session_bytes;
+        bool full = over_budget(callee);
         struct sim_job *job;
 
         if (info->ended || (in = sml_callee_take(callee)) == NULL)
@@ -295,6 +317,9 @@ void sim_jobs_cancel(struct sim_world *world, struct sim_session *info)
 
 void sim_jobs_drop_all(struct sim_world *world, struct sim_server *server)
 {
+    for (struct sml_list *node = server->sessions.next; node != &server->sessions;
+         node = node->next)
+        sml_list_move_all(&server->queue, &SML_CONTAINER(node, struct sim_session, all)->stalled);
     while (!sml_list_empty(&server->queue))
         job_free(world, SML_CONTAINER(server->queue.next, struct sim_job, link));
     while (!sml_list_empty(&server->running))

@@ -340,9 +340,8 @@ bool sim_hostile_failed(struct sim_world *world, struct sim_client *client)
         sim_mark(world, SIM_MARK_CLONE_TOOK_OVER);
     if (client->link.counters.protocol_errors)
         sim_mark(world, SIM_MARK_CLIENT_SAW_GARBAGE);
-    if (client->poisoned) {
+    if (client->poisoned)
         sim_mark(world, SIM_MARK_POISON_ENDED);
-    }
     return true;
 }
 

@@ -444,6 +444,10 @@ void sim_ledger_done(struct sim_world *world, struct sim_slot *slot)
                          world->params.link.cancel_grace + SML_MS)
         sim_fail(world, "call %u ended %.3f ms after its deadline", nonce,
                  (double)(world->now - row->deadline) / 1e6);
+    if (world->options->mode == SIM_CALM && verdict->outcome != SEMEL_VALUE &&
+        verdict->outcome != SEMEL_FAILURE)
+        sim_fail(world, "call %u is %s (%s) though its server lives and it may wait", nonce,
+                 semel_outcome_text(verdict->outcome), semel_status_name(verdict->status));
     if (verdict->outcome == SEMEL_NOT_EXECUTED) {
         if (row->effects)
             sim_fail(world, "call %u was told 'not executed' (%s) but had its effect", nonce,

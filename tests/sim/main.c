@@ -18,7 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SEED_SECONDS 120 /* a seed takes a few hundredths of one; this is for endless loops */
+#define CALLS_THAT_TELL 10000 /* in fewer, the ratio of faults to calls may be anything */
+#define SEED_SECONDS 120      /* a seed takes a few hundredths of one; this is for endless loops */
 
 struct run {
     struct sim_options options;
@@ -173,6 +174,11 @@ static int execute(const struct run *run)
             return 1;
         }
         printf("the same seeds gave the same run\n");
+    }
+    if (stats.calls >= CALLS_THAT_TELL && !run->options.only && !run->options.without &&
+        sim_faults_counted(&stats) * 20 < stats.calls) {
+        printf("INCOMPLETE: fewer than one fault per 20 calls\n");
+        return 1;
     }
     if (run->complete && !sim_report_complete(&stats, run->options.mode))
         return 1;

@@ -70,6 +70,7 @@ static struct sim_session *session_new(struct sim_world *world, struct sim_serve
     info->client_tag = client;
     sim_event_init(&info->timer, session_timer_fire);
     sml_list_init(&info->dirty);
+    sml_list_init(&info->stalled);
     sml_list_push_back(&server->sessions, &info->all);
     session->user = info;
     sim_say(world, "session %u of client %u begins", info->serial, client);
@@ -120,7 +121,9 @@ static void session_end(struct sim_world *world, struct sim_session *info)
     sim_off(world, &info->timer);
     sml_list_remove(&info->dirty);
     sim_jobs_cancel(world, info);
+    sim_jobs_unstall(info);
     sim_session_release(world, info);
+    sim_jobs_run(world, info->server);
 }
 
 void sim_session_check(struct sim_world *world, const struct sim_session *info)
@@ -359,6 +362,7 @@ static void pump_session(struct sim_world *world, struct sim_server *server,
 
     sim_jobs_cancel(world, info);
     sim_jobs_take(world, info);
+    sim_jobs_unstall(info);
     sim_jobs_run(world, server);
     if (info->ended)
         return;
@@ -380,13 +384,14 @@ void sim_server_pump(struct sim_world *world, struct sim_server *server)
     server->pumping = false;
 }
 
-/* Handlers whose calls were released, or have their verdict by max_run, do not keep a session. */
+/* Handlers whose calls were released, or have their verdict by max_run, do not keep a session; nor
+ * do calls held back by stored replies that nobody fetches. */
 static bool something_runs(const struct sml_callee *callee)
 {
     for (const struct sml_list *node = callee->all.next; node != &callee->all; node = node->next) {
         enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
 
-        if (phase == SML_IN_TAKEN || phase == SML_IN_RUNNING)
+        if (phase == SML_IN_RUNNING)
             return true;
     }
     return false;

@@ -401,6 +401,7 @@ struct sim_session {
     struct sim_server *server;
     struct sim_event timer;
     struct sml_list dirty, all;
+    struct sml_list stalled; /* jobs that wait until stored replies were fetched */
     uint32_t serial;
     uint32_t client_tag; /* who made it */
     bool ended;
@@ -449,6 +450,8 @@ void sim_server_fini(struct sim_world *world, struct sim_server *server);
 /* handlers.c */
 void sim_jobs_take(struct sim_world *world, struct sim_session *info);
 void sim_jobs_run(struct sim_world *world, struct sim_server *server);
+/* Back into the queue, if stored replies are few enough again or nobody will fetch them. */
+void sim_jobs_unstall(struct sim_session *info);
 void sim_jobs_cancel(struct sim_world *world, struct sim_session *info);
 void sim_jobs_drop_all(struct sim_world *world, struct sim_server *server);
 
