@@ -17,7 +17,7 @@ CONTRACTS = [f'M{n}' for n in range(1, 15)] + \
             [f'S{n}' for n in range(1, 18) if n not in (7, 14, 15)]
 ROW = re.compile(r'^\| *([A-Z]\d+) *\|(.*)\|([^|\n]*)\|[ ]*$', re.M)
 NAMED = re.compile(r'`([^`]+)` \(`?([\w./-]+)`?\)')
-TEST = re.compile(r'"((?:M|S)\d+ [^"\n]+)"')
+TEST = re.compile(r'(["\'])([MS]\d+ (?:(?!\1).)+)\1')
 
 
 def tests_of(root):
@@ -26,7 +26,7 @@ def tests_of(root):
     for path in tree.walk(root, 'tests', ('.c', '.h', '.py', '.sh', 'meson.build')):
         if path.startswith('tests/house/'):
             continue
-        for name in TEST.findall(tree.read(root, path)):
+        for _, name in TEST.findall(tree.read(root, path)):
             found.setdefault(name, set()).add(path)
     return found
 

@@ -16,7 +16,7 @@ import sys
 
 import tree
 
-INITIALISER = re.compile(r'^(#define \w+) (\{.*\})$', re.M)
+INITIALISER = re.compile(r'^(#define \w+(?:\([\w, ]*\))?) (\{.*\})$', re.M)
 
 
 def find_formatter():

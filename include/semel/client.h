@@ -113,7 +113,8 @@ SEMEL_API enum semel_status semel_client_create(struct semel_client **out_client
  * Returns: OK; WOULD_DEADLOCK when called from one of its callbacks (nothing happened: use
  * semel_client_stop there); FORKED in a child process (its memory is released, the parent's
  * connection untouched). Thread: any thread but its own callbacks. Blocks: until its I/O thread
- * has left, which waits for a callback that is running. Since: 0.1 */
+ * has left, which waits for a callback that is running and for a host name that is being looked up
+ * (the system's resolver cannot be interrupted: that may take many seconds). Since: 0.1 */
 SEMEL_API enum semel_status semel_client_destroy(struct semel_client *client);
 
 /* End every call as semel_client_destroy does; later calls end at once as not executed (STOPPED).

@@ -4,7 +4,12 @@
  * A handler finishes its request exactly once: with semel_request_reply or semel_request_fail
  * before it returns; or it takes the request with semel_request_take and finishes or drops it
  * later, once, from any thread. A handler that returns without any of these has dropped it: the
- * caller is told *unknown* (DROPPED). The request is gone once it is finished or dropped. */
+ * caller is told *unknown* (DROPPED). The request is gone once it is finished or dropped.
+ *
+ * A handler may fork. The call stays the parent's: in the child every way of finishing the request
+ * returns FORKED or does nothing. A child should end inside the handler (exec, _exit). If it
+ * returns instead, it serves nothing: its only thread ends, and with it, as POSIX has it, the
+ * process. */
 #ifndef SEMEL_REQUEST_H
 #define SEMEL_REQUEST_H
 
@@ -49,16 +54,20 @@ SEMEL_API bool semel_request_caller_left(const struct semel_request *request);
 SEMEL_API int64_t semel_request_remaining_ms(const struct semel_request *request);
 
 /* Have `fn` called once when the request becomes cancelled, at once if it already is; never after
- * the request is finished. Thread of fn: one of the server's; it must not block and must not
- * finish the request. NULL removes it. Since: 0.1 */
+ * the request is finished. Thread of fn: one of the server's, or the caller's if it is at once; it
+ * must not block. Inside it the request cannot be finished: reply and fail return WOULD_DEADLOCK,
+ * drop and died do nothing. NULL removes it. Blocks: with NULL, while fn runs on another thread.
+ * Since: 0.1 */
 typedef void (*semel_cancelled_fn)(struct semel_request *request, void *user);
 SEMEL_API void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn fn,
                                        void *user);
 
 /* Finish with a value; `data` is borrowed (copied).
  * Returns: OK, also when nobody waits any more; TOO_LARGE (the request stays open); NO_MEMORY (it
- * stays open); ALREADY (it was finished or dropped and is still within its handler).
- * Thread: one thread at a time. Blocks: no. Since: 0.1 */
+ * stays open); ALREADY (it was finished or dropped and is still within its handler);
+ * WOULD_DEADLOCK in its cancel callback (it stays open); FORKED in a child process.
+ * Thread: one thread at a time. Blocks: only while its cancel callback runs on another thread.
+ * Since: 0.1 */
 SEMEL_API enum semel_status semel_request_reply(struct semel_request *request, const void *data,
                                                 size_t size);
 

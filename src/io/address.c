@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: MIT */
+/* address.c - parsing goes over pieces of the caller's text and copies only what passed. The whole
+ * address goes along, because an error names it. What the fields came to is written back as `text`,
+ * so that one address has one spelling. */
 #include "io/address.h"
 
 #include <stdio.h>

@@ -111,24 +111,6 @@ static struct sml_io socket_write(struct sml_channel *channel, const void *data,
     }
 }
 
-static struct sml_io socket_writev(struct sml_channel *channel, const struct iovec *pieces,
-                                   int count)
-{
-    struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)pieces,
-                              .msg_iovlen = (size_t)count };
-
-    if (count == 1)
-        return socket_write(channel, pieces->iov_base, pieces->iov_len);
-    for (;;) {
-        ssize_t n = sendmsg(channel->fd_write, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-        if (SML_LIKELY(n >= 0))
-            return sent(n);
-        if (errno != EINTR)
-            return failed(errno);
-    }
-}
-
 static void socket_shutdown(struct sml_channel *channel)
 {
     (void)shutdown(channel->fd_read, SHUT_RDWR);
@@ -154,7 +136,6 @@ static const struct sml_channel_ops socket_ops = {
     .read = socket_read,
     .read_wait = socket_read_wait,
     .write = socket_write,
-    .writev = socket_writev,
     .shutdown = socket_shutdown,
     .shutdown_write = socket_shutdown_write,
     .close = descriptors_close,
@@ -222,8 +203,7 @@ static void guard_leave(const struct pipe_guard *guard, const sigset_t *sigpipe,
         (void)pthread_sigmask(SIG_SETMASK, &guard->before, NULL);
 }
 
-static struct sml_io stream_writev(struct sml_channel *channel, const struct iovec *pieces,
-                                   int count)
+static struct sml_io stream_write(struct sml_channel *channel, const void *data, size_t size)
 {
     struct pipe_guard guard;
     sigset_t sigpipe;
@@ -236,19 +216,11 @@ static struct sml_io stream_writev(struct sml_channel *channel, const struct iov
     (void)sigaddset(&sigpipe, SIGPIPE);
     guard_enter(&guard, &sigpipe);
     do {
-        n = count == 1 ? write(channel->fd_write, pieces->iov_base, pieces->iov_len)
-                       : writev(channel->fd_write, pieces, count);
+        n = write(channel->fd_write, data, size);
         error = n < 0 ? errno : 0;
     } while (error == EINTR);
     guard_leave(&guard, &sigpipe, error == EPIPE);
     return n >= 0 ? sent(n) : failed(error);
-}
-
-static struct sml_io stream_write(struct sml_channel *channel, const void *data, size_t size)
-{
-    struct iovec piece = { (void *)(uintptr_t)data, size };
-
-    return stream_writev(channel, &piece, 1);
 }
 
 static void stream_shutdown(struct sml_channel *channel)
@@ -281,7 +253,6 @@ static const struct sml_channel_ops stream_ops = {
     .read = stream_read,
     .read_wait = stream_read_wait,
     .write = stream_write,
-    .writev = stream_writev,
     .shutdown = stream_shutdown,
     .shutdown_write = stream_shutdown_write,
     .close = descriptors_close,
@@ -317,7 +288,8 @@ static enum sml_wait wait_for(struct sml_channel *channel, int fd, short events,
                               uint64_t deadline_ns)
 {
     /* poll passes over negative descriptors. */
-    struct pollfd fds[3] = { { fd, events, 0 }, { channel->fd_wake, POLLIN, 0 },
+    struct pollfd fds[3] = { { fd, events, 0 },
+                             { channel->fd_wake, POLLIN, 0 },
                              { also_fd, POLLIN, 0 } };
     nfds_t count = also_fd >= 0 ? 3 : channel->fd_wake >= 0 ? 2 : 1;
 

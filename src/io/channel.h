@@ -7,8 +7,9 @@
  * thread is inside: shut down first, let them leave, then close; so no thread ever meets a
  * descriptor number that was given to somebody else.
  *
- * On sockets O_NONBLOCK is not used (the flag would be shared with whoever else has the file):
- * each call says MSG_DONTWAIT. Pipes and the like are switched to O_NONBLOCK.
+ * On sockets O_NONBLOCK is not used: each call says MSG_DONTWAIT, and a receive that may wait has
+ * the socket's receive timeout, one tick, which whoever else has the same socket gets, too. Pipes
+ * and the like are switched to O_NONBLOCK.
  *
  * To wait with epoll: fd_read for input, fd_write for output; they are the same descriptor unless
  * the channel was made of two. */
@@ -20,16 +21,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 
 #include <semel/status.h>
 
 #include "base/compiler.h"
 #include "os/error.h"
 
-#define SML_CHANNEL_IOV_MAX 64    /* most pieces of one write */
 #define SML_CHANNEL_TEXT_BYTES 288 /* longest text of a peer and its NUL */
-#define SML_CHANNEL_TICK_MS 100   /* sml_channel_read_wait returns at least this often */
+#define SML_CHANNEL_TICK_MS 100    /* sml_channel_read_wait returns at least this often */
 
 /* TCP: when unanswered data or an unanswered probe counts as a lost link. */
 #define SML_TCP_USER_TIMEOUT_MS 20000
@@ -38,10 +37,10 @@
 #define SML_TCP_KEEPALIVE_PROBES 2
 
 enum sml_io_kind {
-    SML_IO_MOVED,  /* `bytes` were read or written: at least 1 unless 0 were asked for */
-    SML_IO_AGAIN,  /* nothing now: wait for the descriptor */
-    SML_IO_ENDED,  /* reading: the peer has ended, and everything it sent has been read */
-    SML_IO_BROKEN  /* `error` says why; the channel is of no more use in this direction */
+    SML_IO_MOVED, /* `bytes` were read or written: at least 1 unless 0 were asked for */
+    SML_IO_AGAIN, /* nothing now: wait for the descriptor */
+    SML_IO_ENDED, /* reading: the peer has ended, and everything it sent has been read */
+    SML_IO_BROKEN /* `error` says why; the channel is of no more use in this direction */
 };
 
 struct sml_io { /* returned in registers */
@@ -72,7 +71,6 @@ struct sml_channel_ops {
     struct sml_io (*read_wait)(struct sml_channel *channel, void *out, size_t size,
                                uint64_t deadline_ns);
     struct sml_io (*write)(struct sml_channel *channel, const void *data, size_t size);
-    struct sml_io (*writev)(struct sml_channel *channel, const struct iovec *pieces, int count);
     void (*shutdown)(struct sml_channel *channel);
     void (*shutdown_write)(struct sml_channel *channel);
     void (*close)(struct sml_channel *channel);
@@ -81,10 +79,10 @@ struct sml_channel_ops {
 struct sml_channel {
     const struct sml_channel_ops *ops; /* NULL: not open */
     int fd_read, fd_write;
-    int fd_wake;               /* readable after shutdown, where the descriptors themselves do not
+    int fd_wake;       /* readable after shutdown, where the descriptors themselves do not
                                   tell a poller (pipes); else -1 */
-    bool may_block;            /* a receive without MSG_DONTWAIT waits, at most one tick */
-    _Atomic bool shut;         /* sml_channel_shutdown was called */
+    bool may_block;    /* a receive without MSG_DONTWAIT waits, at most one tick */
+    _Atomic bool shut; /* sml_channel_shutdown was called */
     struct sml_principal_ids ids;
     char peer[SML_CHANNEL_TEXT_BYTES]; /* "unix:/run/x pid 17", "tcp:127.0.0.1:9", "fd:5" */
 };
@@ -110,13 +108,6 @@ static inline struct sml_io sml_channel_write(struct sml_channel *channel, const
                                               size_t size)
 {
     return channel->ops->write(channel, data, size);
-}
-
-/* Some of the bytes of `count` pieces (1 .. SML_CHANNEL_IOV_MAX), in order. */
-static inline struct sml_io sml_channel_writev(struct sml_channel *channel,
-                                               const struct iovec *pieces, int count)
-{
-    return channel->ops->writev(channel, pieces, count);
 }
 
 /* Do pollers of fd_read notice sml_channel_shutdown, and can what had arrived still be read? */
@@ -155,8 +146,8 @@ static inline void sml_channel_move(struct sml_channel *to, struct sml_channel *
 }
 
 enum sml_wait {
-    SML_WAIT_READY,   /* reading (writing) will not say AGAIN, or the channel was shut down */
-    SML_WAIT_WOKEN,   /* `also_fd` is readable */
+    SML_WAIT_READY, /* reading (writing) will not say AGAIN, or the channel was shut down */
+    SML_WAIT_WOKEN, /* `also_fd` is readable */
     SML_WAIT_TIMED_OUT
 };
 

@@ -25,13 +25,13 @@ struct addrinfo;
 
 struct sml_connect {
     enum sml_connect_state state;
-    enum semel_status status;   /* FAILED: PEER_DIED (nobody listens there), LINK_LOST (timed out,
+    enum semel_status status; /* FAILED: PEER_DIED (nobody listens there), LINK_LOST (timed out,
                                    unreachable), DENIED, CONNECT (anything else) */
-    struct sml_reason reason;   /* FAILED: names the address and why */
+    struct sml_reason reason; /* FAILED: names the address and why */
     const struct sml_address *address;
     int fd;
     struct addrinfo *found, *next;
-    unsigned left;              /* addresses not yet tried */
+    unsigned left; /* addresses not yet tried */
     uint64_t deadline, step_deadline;
     struct sml_channel channel; /* DONE: until taken */
 };

@@ -18,10 +18,10 @@
 #define SML_LISTENER_PAUSE_MS 50 /* see SML_ACCEPT_PAUSE */
 
 struct sml_listener {
-    int fd;                     /* watch it for input; -1: not open */
-    int fd_lock;                /* unix */
-    int fd_spare;               /* given up to turn a client away when descriptors run out */
-    dev_t device;               /* unix: of our socket file */
+    int fd;       /* watch it for input; -1: not open */
+    int fd_lock;  /* unix */
+    int fd_spare; /* given up to turn a client away when descriptors run out */
+    dev_t device; /* unix: of our socket file */
     ino_t inode;
     struct sml_address address; /* as bound: a chosen port is filled in, the host is numeric */
 };
@@ -43,9 +43,9 @@ void sml_listener_abandon(struct sml_listener *listener);
 
 enum sml_accept {
     SML_ACCEPT_OK,
-    SML_ACCEPT_NONE,   /* nobody waits */
+    SML_ACCEPT_NONE,        /* nobody waits */
     SML_ACCEPT_TURNED_AWAY, /* no descriptors left: one client was accepted and closed; go on */
-    SML_ACCEPT_PAUSE   /* nothing can be accepted now, and the descriptor stays readable: do not
+    SML_ACCEPT_PAUSE /* nothing can be accepted now, and the descriptor stays readable: do not
                           watch it for SML_LISTENER_PAUSE_MS */
 };
 

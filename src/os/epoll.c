@@ -81,8 +81,8 @@ static int wait_fine(struct sml_epoll *epoll, struct epoll_event *out_events, in
     struct timespec timeout = sml_clock_timespec(span);
     int count;
 
-    count = epoll_pwait2(epoll->fd, out_events, count_max, span == SML_NEVER ? NULL : &timeout,
-                         NULL);
+    count =
+        epoll_pwait2(epoll->fd, out_events, count_max, span == SML_NEVER ? NULL : &timeout, NULL);
     /* Old kernels do not know it; old sandboxes refuse what they do not know. */
     if (count < 0 && (errno == ENOSYS || errno == EPERM)) {
         atomic_store_explicit(&epoll->coarse, true, memory_order_relaxed);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* epoll.h - wait for many descriptors. Level-triggered unless SML_POLL_EDGE is given.
+/* epoll.h - wait for many descriptors, level-triggered.
  *
  * Any thread may add, modify and remove while others wait. What a thread wrote before adding or
  * modifying a descriptor is visible to the thread that gets its event. */
@@ -18,11 +18,8 @@
 
 #define SML_POLL_IN ((uint32_t)EPOLLIN)
 #define SML_POLL_OUT ((uint32_t)EPOLLOUT)
-#define SML_POLL_HUP ((uint32_t)EPOLLHUP)     /* reported, asked for or not */
-#define SML_POLL_ERROR ((uint32_t)EPOLLERR)   /* reported, asked for or not */
-#define SML_POLL_RDHUP ((uint32_t)EPOLLRDHUP) /* the peer sends no more */
-#define SML_POLL_EDGE ((uint32_t)EPOLLET)
-#define SML_POLL_ONCE ((uint32_t)EPOLLONESHOT) /* one event, then modify to arm it again */
+#define SML_POLL_HUP ((uint32_t)EPOLLHUP)   /* reported, asked for or not */
+#define SML_POLL_ERROR ((uint32_t)EPOLLERR) /* reported, asked for or not */
 
 struct sml_epoll {
     int fd;                   /* -1: not open */

@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 enum sml_futex_result {
-    SML_FUTEX_WOKEN,     /* by sml_futex_wake, or spuriously: look at the word again */
-    SML_FUTEX_CHANGED,   /* the word did not have the expected value */
+    SML_FUTEX_WOKEN,   /* by sml_futex_wake, or spuriously: look at the word again */
+    SML_FUTEX_CHANGED, /* the word did not have the expected value */
     SML_FUTEX_TIMED_OUT
 };
 

@@ -90,11 +90,6 @@ void sml_cond_wait(struct sml_cond *cond, struct sml_mutex *mutex);
  * deadline has passed. */
 bool sml_cond_wait_until(struct sml_cond *cond, struct sml_mutex *mutex, uint64_t deadline_ns);
 
-static inline void sml_cond_signal(struct sml_cond *cond)
-{
-    (void)pthread_cond_signal(&cond->cond);
-}
-
 static inline void sml_cond_broadcast(struct sml_cond *cond)
 {
     (void)pthread_cond_broadcast(&cond->cond);

@@ -47,8 +47,8 @@ static int create_masked(struct sml_thread *thread, const pthread_attr_t *attrib
     return error;
 }
 
-enum semel_status sml_thread_create(struct sml_thread *thread, const char *name,
-                                    size_t stack_bytes, void (*run)(void *arg), void *arg)
+enum semel_status sml_thread_create(struct sml_thread *thread, const char *name, size_t stack_bytes,
+                                    void (*run)(void *arg), void *arg)
 {
     pthread_attr_t attributes;
     size_t length = strnlen(name, sizeof(thread->name) - 1);

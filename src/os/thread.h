@@ -10,7 +10,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,9 +31,8 @@ struct sml_thread_id {
 
 /* Start a thread that runs run(arg). `name` is cut to 15 bytes. stack_bytes 0: the system's
  * default. Returns OK, LIMIT (no more threads) or NO_MEMORY; on failure nothing runs. */
-enum semel_status sml_thread_create(struct sml_thread *thread, const char *name,
-                                    size_t stack_bytes, void (*run)(void *arg), void *arg)
-    SML_MUST_USE;
+enum semel_status sml_thread_create(struct sml_thread *thread, const char *name, size_t stack_bytes,
+                                    void (*run)(void *arg), void *arg) SML_MUST_USE;
 
 /* Wait for its end. Exactly once, not from itself. */
 void sml_thread_join(struct sml_thread *thread);
@@ -44,18 +42,6 @@ static inline struct sml_thread_id sml_thread_self(void)
     struct sml_thread_id id = { (uintptr_t)pthread_self() };
 
     return id;
-}
-
-static inline struct sml_thread_id sml_thread_id_of(const struct sml_thread *thread)
-{
-    struct sml_thread_id id = { (uintptr_t)thread->thread };
-
-    return id;
-}
-
-static inline bool sml_thread_id_equal(struct sml_thread_id a, struct sml_thread_id b)
-{
-    return a.value == b.value;
 }
 
 /* Let whoever can run on this core run first. */

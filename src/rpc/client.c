@@ -270,7 +270,8 @@ void semel_client_stop(struct semel_client *client)
 }
 
 /* In a forked child: give back what can be known to be whole. If a thread of the parent was inside
- * at the fork, the records stay. */
+ * at the fork, the records stay. They stay, too, if one was blocked in a call: its record lies on a
+ * stack that is nobody's here. */
 static void destroy_in_child(struct semel_client *client)
 {
     struct sml_batch batch;
@@ -279,7 +280,7 @@ static void destroy_in_child(struct semel_client *client)
     sml_channel_close(&client->conn.channel);
     if (client->connecting)
         sml_connect_close(&client->connect);
-    if (!sml_mutex_try_lock(&client->lock)) {
+    if (!sml_mutex_try_lock(&client->lock) || client->blocking > 0) {
         sml_epoll_close(&client->epoll);
         sml_wake_close(&client->wake);
         return;

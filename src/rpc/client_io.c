@@ -18,7 +18,8 @@
 
 #define EVENTS_MAX 8
 #define LINGER (200 * SML_MS)
-#define HOLDER_YIELDS 100 /* for a thread that is writing to finish before a BYE */
+#define LAST_WORDS (20 * SML_MS) /* for what is to be said before closing */
+#define HOLDER_YIELDS 100
 
 /* --- telling ---------------------------------------------------------------------------- */
 
@@ -162,18 +163,53 @@ static void stop_connecting(struct semel_client *client)
         client->resolve->abandoned = true;
 }
 
-/* The machine wants the connection closed. What it has to say (BYE) goes first if there is room. */
+/* Give way to the thread that holds the pen. It is inside a write that does not block, but may have
+ * lost its core. */
+static void give_way(struct semel_client *client, int times)
+{
+    if (times > HOLDER_YIELDS) {
+        (void)sml_cond_wait_until(&client->changed, &client->lock, sml_clock_now() + SML_MS);
+        return;
+    }
+    sml_client_unlock(client);
+    sml_thread_yield();
+    sml_mutex_lock(&client->lock);
+}
+
+/* What is to be said before closing (BYE) leaves, if its way becomes free within LAST_WORDS.
+ * Without it the server keeps the session until its idle limit. */
+static void say_last(struct semel_client *client)
+{
+    struct sml_client_conn *conn = &client->conn;
+    struct sml_pen *pen = &client->pen;
+    uint64_t until = sml_clock_now() + LAST_WORDS;
+
+    for (int times = 0; !conn->broken && !conn->closing && !pen->broken; times++) {
+        if (!pen->held && sml_pen_unsent(pen) == 0 &&
+            !sml_link_wants_write(&client->link, client->now))
+            return;
+        if (times > 0 && sml_clock_now() >= until)
+            return;
+        if (pen->held) {
+            give_way(client, times);
+        } else if (pen->blocked) {
+            sml_client_unlock(client);
+            sml_channel_wait_writable(&conn->channel, -1, until);
+            sml_mutex_lock(&client->lock);
+            sml_client_writable(client);
+        } else {
+            sml_client_write(client, false);
+        }
+    }
+}
+
+/* The machine wants the connection closed. */
 static void hang_up(struct semel_client *client)
 {
     stop_connecting(client);
     if (!client->conn.open)
         return;
-    for (int i = 0; i < HOLDER_YIELDS && client->pen.held; i++) {
-        sml_client_unlock(client);
-        sml_thread_yield();
-        sml_mutex_lock(&client->lock);
-    }
-    sml_client_write(client, false);
+    say_last(client);
     client->conn.closing = true;
     sml_channel_shutdown(&client->conn.channel);
     finish_close(client);

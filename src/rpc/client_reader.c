@@ -90,6 +90,7 @@ static void after_pen(struct semel_client *client, enum sml_pen_end end)
         client->wake_wanted = true;
         break;
     case SML_PEN_MORE:
+    case SML_PEN_STARVED: /* cannot be: its buffer is its own */
     case SML_PEN_STOPPED:
         client->wake_wanted = true;
         break;

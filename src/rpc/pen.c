@@ -136,7 +136,7 @@ enum sml_pen_end sml_pen_write(struct sml_pen *pen, bool others)
             return SML_PEN_CLEAR;
         pen->buffer = pen->ops->lend(pen->owner, &pen->room);
         if (!pen->buffer)
-            return SML_PEN_MORE;
+            return SML_PEN_STARVED;
         SML_ASSERT(pen->room >= SML_FRAME_BYTES_MAX);
     }
     pen->held = true;

@@ -11,6 +11,7 @@
  *   TAKEN   somebody else writes, or the channel is full: nothing to do, it will be seen to
  *   MORE    more is due than this caller should write: wake the I/O thread, which calls
  *           sml_pen_write itself
+ *   STARVED there is no buffer to be had: call sml_pen_write again after a while
  *   FULL    the channel takes no more: watch it for output, then call sml_pen_writable
  *   BROKEN  the channel is broken (`error`): shut it down, so that its reader notices
  *   STOPPED the pen was stopped while this caller held it: tell whoever stopped it
@@ -34,6 +35,7 @@ enum sml_pen_end {
     SML_PEN_CLEAR,
     SML_PEN_TAKEN,
     SML_PEN_MORE,
+    SML_PEN_STARVED,
     SML_PEN_FULL,
     SML_PEN_BROKEN,
     SML_PEN_STOPPED,
@@ -46,7 +48,7 @@ struct sml_pen_ops {
     size_t (*pull)(void *owner, uint8_t *out, size_t room);
     /* Would a pull give anything now? */
     bool (*wants)(void *owner);
-    /* A buffer of at least SML_FRAME_BYTES_MAX bytes; NULL: none now (MORE is the result). */
+    /* A buffer of at least SML_FRAME_BYTES_MAX bytes; NULL: none now (STARVED is the result). */
     uint8_t *(*lend)(void *owner, size_t *out_room);
     void (*give_back)(void *owner, uint8_t *buffer);
 };

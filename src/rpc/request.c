@@ -134,6 +134,8 @@ void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn f
     if (!now)
         return;
     fn(request, user);
+    if (!sml_origin_is_mine(&server->origin))
+        return;
     sml_mutex_lock(&server->queue_lock);
     request->telling.value = 0;
     sml_mutex_unlock(&server->queue_lock);

@@ -90,7 +90,7 @@ struct sml_conn *sml_conn_create(struct semel_server *server, struct sml_channel
     conn->server = server;
     conn->lock = &server->fresh_lock;
     conn->info = info;
-    conn->linger_until = SML_NEVER;
+    conn->linger_until = conn->retry_at = SML_NEVER;
     sml_list_init(&conn->all);
     sml_list_init(&conn->touched_link);
     sml_list_init(&conn->posted_link);
@@ -123,7 +123,7 @@ static void free_conn(struct sml_conn *conn)
 static void rekey(struct sml_conn *conn)
 {
     struct semel_server *server = conn->server;
-    uint64_t at = conn->linger_until;
+    uint64_t at = sml_time_min(conn->linger_until, conn->retry_at);
 
     if (conn->state == SML_CONN_OPEN)
         at = sml_time_min(at, sml_peer_timeout(&conn->peer));
@@ -225,6 +225,7 @@ void sml_conn_write(struct sml_conn *conn, bool others)
         post(conn);
         break;
     case SML_PEN_MORE:
+    case SML_PEN_STARVED:
         post(conn);
         break;
     case SML_PEN_CLEAR:
@@ -268,6 +269,10 @@ static bool after_write(struct sml_conn *conn, enum sml_pen_end end)
         break;
     case SML_PEN_MORE:
         sml_conn_touch(conn);
+        break;
+    case SML_PEN_STARVED:
+        conn->retry_at = sml_clock_now() + SML_STARVED_NS;
+        rekey(conn);
         break;
     case SML_PEN_CLEAR:
         return conn->peer.state == SML_PEER_CLOSING && !sml_peer_wants_write(&conn->peer);
@@ -423,6 +428,10 @@ void sml_conn_timer(struct sml_conn *conn, uint64_t now)
         return;
     }
     sml_mutex_lock(conn->lock);
+    if (conn->retry_at <= now) {
+        conn->retry_at = SML_NEVER;
+        sml_conn_touch(conn);
+    }
     silent = conn->peer.state != SML_PEER_CLOSING;
     if (silent && conn->peer.state != SML_PEER_UP && sml_peer_timeout(&conn->peer) <= now)
         atomic_fetch_add_explicit(&server->totals.handshakes_failed, 1, memory_order_relaxed);

@@ -13,6 +13,8 @@ static void add_callee(struct semel_server_counters *out, const struct sml_calle
     out->unknown += from->unknown;
     out->calls_cancelled += from->cancelled;
     out->calls_abandoned += from->abandoned;
+    out->calls_busy += from->busy;
+    out->calls_refused += from->overloaded;
     out->duplicates += from->duplicates;
     out->stale += from->stale;
     out->reattached += from->reattached;
@@ -48,8 +50,8 @@ static void add_queue(struct semel_server *server, struct semel_server_counters 
     out->calls_inline = server->calls_inline;
     out->calls_running = server->running;
     out->calls_waiting = (uint64_t)server->queued + server->parked + server->stalled;
-    out->calls_busy = server->calls_busy;
-    out->calls_refused = server->calls_refused;
+    out->calls_busy += server->calls_busy;
+    out->calls_refused += server->calls_refused;
     out->takeovers_by_watchdog = server->takeovers;
     out->threads = server->threads + (server->watched && !server->quit);
     sml_mutex_unlock(&server->queue_lock);

@@ -68,6 +68,7 @@
 #define SML_LINGER_NS 1000000000 /* from our BYE until the client must have closed */
 #define SML_GOODBYE_NS 200000000 /* the same when the server stops */
 #define SML_DRAIN_CHECK_NS 5000000
+#define SML_STARVED_NS 5000000 /* until a buffer is asked for again */
 
 struct sml_served;
 struct sml_conn;
@@ -182,7 +183,8 @@ struct sml_conn {
     struct sml_list touched_link;
     struct sml_heap_node timer;
     uint64_t linger_until;
-    uint8_t *rest; /* input that ends inside a frame */
+    uint64_t retry_at; /* there was no buffer to write from; SML_NEVER */
+    uint8_t *rest;     /* input that ends inside a frame */
     size_t rest_bytes, rest_room;
     /* queue_lock */
     struct sml_list posted_link;
@@ -203,6 +205,7 @@ struct sml_worker {
     _Atomic uint32_t signal;   /* enum sml_signal */
     bool inlining;             /* its own: runs a handler as the leader */
     bool took;                 /* its own: the handler took its request */
+    bool forked;               /* its own: it came out of a handler in a child process */
 };
 
 struct sml_place_to_listen { /* the leader's and host_lock's */
@@ -233,7 +236,7 @@ struct semel_server {
     struct sml_epoll epoll;
     struct sml_wake wake;
     struct sml_alarm alarm; /* ends the leader's sleep */
-    uint8_t *read_buffer; /* leader's */
+    uint8_t *read_buffer;   /* leader's */
 
     struct sml_mutex host_lock;
     struct sml_host host;

@@ -3,7 +3,10 @@
  *
  * A call is taken out of the queue together with a worker slot, begun under its session's stripe
  * (it may have been cancelled meanwhile), and handed to its handler without any lock. Afterwards
- * one passage through queue_lock counts it, learns how long it took, and takes the next. */
+ * one passage through queue_lock counts it, learns how long it took, and takes the next.
+ *
+ * A handler may fork, and its child may return here. The descriptors are the parent's and the locks
+ * are in any state: `forked` leads such a thread out of its loop past everything. */
 #include "rpc/server_internal.h"
 
 #include <stdlib.h>
@@ -56,11 +59,20 @@ static enum begun begin(struct sml_worker *worker, struct semel_request *request
     return GO;
 }
 
+/* User code has returned: in the process that called it? */
+static bool came_back(struct sml_worker *worker)
+{
+    worker->forked = !sml_origin_is_mine(&worker->server->origin);
+    return !worker->forked;
+}
+
 /* Call the handler. Returns true if the request is the server's again. */
 static bool call_handler(struct sml_worker *worker, struct semel_request *request)
 {
     worker->took = false;
     request->method->handler(request, request->method->user);
+    if (!came_back(worker))
+        return false;
     if (worker->took) {
         if (atomic_fetch_sub(&request->parties, 1) == 1)
             free(request);
@@ -77,7 +89,8 @@ static void finish_run_locked(struct semel_server *server, struct semel_request 
     sml_server_recycle_locked(server, request);
 }
 
-/* A worker's: one call from the queue, whose slot is taken. Returns the time after it. */
+/* A worker's: one call from the queue, whose slot is taken. Returns the time after it; queue_lock
+ * is held then, unless `forked`. */
 static uint64_t run_one(struct sml_worker *worker, struct semel_request *request, uint64_t now)
 {
     struct semel_server *server = worker->server;
@@ -86,6 +99,8 @@ static uint64_t run_one(struct sml_worker *worker, struct semel_request *request
     bool ours = begun == GO ? call_handler(worker, request) : begun == OVER;
     uint64_t end = sml_clock_now();
 
+    if (worker->forked)
+        return end;
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, end - now, false);
@@ -111,7 +126,8 @@ static bool reclaim(struct semel_server *server, struct sml_worker *worker)
     return true;
 }
 
-/* The same on the leader. Returns whether it is the leader still; queue_lock held on return. */
+/* The same on the leader. Returns whether it is the leader still; queue_lock held on return, unless
+ * `forked`. */
 static bool run_one_inline(struct sml_worker *worker, struct semel_request *request, uint64_t *now)
 {
     struct semel_server *server = worker->server;
@@ -128,6 +144,8 @@ static bool run_one_inline(struct sml_worker *worker, struct semel_request *requ
         worker->inlining = false;
         *now = sml_clock_now();
     }
+    if (worker->forked)
+        return false;
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, *now - start, true);
@@ -168,6 +186,8 @@ bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worke
             sml_mutex_lock(&server->queue_lock);
         }
     }
+    if (worker->forked)
+        return false;
     server->running--;
     if (leads)
         atomic_store_explicit(&server->inlining, false, memory_order_release);
@@ -198,6 +218,8 @@ bool sml_server_tell(struct semel_server *server, struct sml_worker *worker)
         sml_watchdog_attend(server);
         atomic_store_explicit(&server->inline_since, sml_clock_now(), memory_order_release);
         fn(request, user);
+        if (!came_back(worker))
+            return false;
         sml_mutex_lock(&server->queue_lock);
         request->telling.value = 0;
         sml_cond_broadcast(&server->changed);
@@ -237,7 +259,7 @@ static bool park(struct semel_server *server, struct sml_worker *worker)
     return server->threads <= 2;
 }
 
-/* queue_lock held, released meanwhile. */
+/* queue_lock held, released meanwhile, and for good when `forked`. */
 static void work(struct semel_server *server, struct sml_worker *worker)
 {
     uint64_t now = sml_clock_now();
@@ -252,6 +274,8 @@ static void work(struct semel_server *server, struct sml_worker *worker)
         sml_mutex_unlock(&server->queue_lock);
         sml_server_rouse(server, other, spawn);
         now = run_one(worker, request, now);
+        if (worker->forked)
+            return;
     }
     server->running--;
     if (server->quit)
@@ -276,9 +300,13 @@ void sml_worker_main(void *arg)
             sml_mutex_unlock(&server->queue_lock);
             sml_server_rouse(server, other, spawn);
             sml_server_lead(server, worker);
+            if (worker->forked)
+                return;
             sml_mutex_lock(&server->queue_lock);
         } else if (server->queued > 0 && server->running < server->workers) {
             work(server, worker);
+            if (worker->forked)
+                return;
         } else {
             stays = park(server, worker);
         }

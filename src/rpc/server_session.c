@@ -55,6 +55,8 @@ static void add_counters(struct sml_callee_counters *to, const struct sml_callee
     to->false_retries += from->false_retries;
     to->cancelled += from->cancelled;
     to->abandoned += from->abandoned;
+    to->busy += from->busy;
+    to->overloaded += from->overloaded;
     to->values += from->values;
     to->failures += from->failures;
     to->not_executed += from->not_executed;

@@ -229,9 +229,9 @@ void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,
                         enum semel_outcome outcome, enum semel_status status)
 {
     const char *text = semel_status_text(status);
-    struct sml_verdict verdict = {
-        .outcome = outcome, .status = status, .text = { text, strlen(text) }
-    };
+    struct sml_verdict verdict = { .outcome = outcome,
+                                   .status = status,
+                                   .text = { text, strlen(text) } };
 
     store_verdict(callee, in, &verdict, NULL);
 }
@@ -240,7 +240,7 @@ struct sml_incoming *sml_callee_take(struct sml_callee *callee)
 {
     struct sml_list *node;
 
-    if (callee->bytes_stored > callee->limits.session_bytes)
+    if (sml_callee_is_stalled(callee))
         return NULL;
     while ((node = sml_list_pop_front(&callee->ready)) != NULL) {
         struct sml_incoming *in = sml_incoming_of(node);
@@ -252,6 +252,10 @@ struct sml_incoming *sml_callee_take(struct sml_callee *callee)
         callee->held++;
         if (!full)
             return in;
+        if (in->flags & SML_CALL_REFUSE_WHEN_FULL)
+            callee->counters.overloaded++;
+        else
+            callee->counters.busy++;
         sml_callee_refuse(callee, in, SEMEL_BUSY_MS);
     }
     return NULL;
@@ -373,16 +377,6 @@ void sml_callee_tick(struct sml_callee *callee, uint64_t now)
 uint64_t sml_callee_timeout(const struct sml_callee *callee)
 {
     return sml_heap_min_key(&callee->timers);
-}
-
-bool sml_callee_quiet(const struct sml_callee *callee)
-{
-    if (callee->held > 0)
-        return false;
-    for (struct sml_list *node = callee->all.next; node != &callee->all; node = node->next)
-        if (SML_CONTAINER(node, struct sml_incoming, all)->phase != SML_IN_DONE)
-            return false;
-    return true;
 }
 
 bool sml_callee_empty(const struct sml_callee *callee)

@@ -57,16 +57,16 @@ struct sml_incoming {
     bool body_kept;    /* in bytes_kept */
     bool body_inline;  /* in the record's own memory */
     uint64_t body_received;
-    uint64_t run_until; /* max_run; SML_NEVER */
+    uint64_t run_until;         /* max_run; SML_NEVER */
     struct sml_verdict verdict; /* points into `reply` or static text */
     uint8_t *reply;
-    uint64_t reply_sent;   /* body bytes encoded on this connection */
-    bool reply_begun;      /* a REPLY was encoded on this connection */
-    struct sml_list link;  /* one of: ready, to_send, busy */
+    uint64_t reply_sent;  /* body bytes encoded on this connection */
+    bool reply_begun;     /* a REPLY was encoded on this connection */
+    struct sml_list link; /* one of: ready, to_send, busy */
     struct sml_list all;
     struct sml_list cancel_link; /* cancellations the shell has not seen */
     struct sml_heap_node timer;  /* deadline before it runs, run_until while it runs */
-    void *user; /* the shell's */
+    void *user;                  /* the shell's */
 };
 
 struct sml_callee_limits {
@@ -78,6 +78,7 @@ struct sml_callee_limits {
 struct sml_callee_counters {
     uint64_t received, duplicates, stale, reattached, replayed, false_retries;
     uint64_t cancelled, abandoned;
+    uint64_t busy, overloaded; /* refused by sml_callee_take: BUSY said, or not executed */
     uint64_t values, failures, not_executed, unknown;
 };
 
@@ -88,16 +89,16 @@ struct sml_callee {
 
     uint64_t hi;
     struct sml_table table;
-    struct sml_list all;     /* in the table */
+    struct sml_list all; /* in the table */
     struct sml_list ready;
     struct sml_list to_send; /* replies, taking turns */
     struct sml_list busy;    /* BUSY to encode */
     struct sml_list cancels; /* for sml_callee_next_cancelled */
     struct sml_heap timers;
-    uint64_t bytes_in;       /* request bodies held */
-    uint64_t bytes_kept;     /* bodies that count no more in bytes_in, but the shell has them */
-    uint64_t bytes_stored;   /* replies held */
-    uint32_t held;           /* records the shell holds, released ones included */
+    uint64_t bytes_in;     /* request bodies held */
+    uint64_t bytes_kept;   /* bodies that count no more in bytes_in, but the shell has them */
+    uint64_t bytes_stored; /* replies held */
+    uint32_t held;         /* records the shell holds, released ones included */
     uint32_t busy_delay_ms;
     uint64_t reply_body_bytes; /* largest reply the caller takes */
     struct sml_callee_counters counters;
@@ -126,10 +127,16 @@ enum semel_status sml_callee_resume(struct sml_callee *callee, uint64_t next,
 /* The connection is gone: everything is kept, what was being encoded begins again later. */
 void sml_callee_down(struct sml_callee *callee);
 
-/* The next complete call in xid order, now TAKEN and held by the shell; NULL if there is none or
- * stored replies exceed their bytes. While the shell holds as many abandoned calls as the window,
- * or too many bytes of theirs, a call is refused (BUSY) instead. */
+/* The call that has been complete the longest, now TAKEN and held by the shell; NULL if there is
+ * none or the callee is stalled. While the shell holds twice the window of calls,
+ * released ones included, or too many bytes of released ones, a call is refused instead. */
 struct sml_incoming *sml_callee_take(struct sml_callee *callee);
+
+/* Stored replies exceed their bytes: nothing begins until the caller has released some. */
+static inline bool sml_callee_is_stalled(const struct sml_callee *callee)
+{
+    return callee->bytes_stored > callee->limits.session_bytes;
+}
 
 /* The handler is about to begin. False: it was cancelled, expired or released meanwhile and has
  * its verdict; the shell no longer holds it. `max_run` in ns, 0 for none. */
@@ -157,19 +164,20 @@ bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
  * Each is given once. */
 struct sml_incoming *sml_callee_next_cancelled(struct sml_callee *callee);
 
-/* Set `cancelled` on everything unfinished (the server stops). READY and RECEIVING calls end as
- * not executed with `why`. */
+/* The server stops: handlers that run are to be told, and every other call without a verdict ends
+ * as not executed with `why`. */
 void sml_callee_stop(struct sml_callee *callee, enum semel_status why);
 
+/* Encode what is due, at most `room` bytes. Returns bytes. */
 size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uint64_t now);
+/* Would a pull with room enough give anything? */
 bool sml_callee_wants_write(const struct sml_callee *callee);
 
+/* When sml_callee_tick must be called at the latest; SML_NEVER if there is no need. */
 uint64_t sml_callee_timeout(const struct sml_callee *callee);
 void sml_callee_tick(struct sml_callee *callee, uint64_t now);
 
-/* No call receives, waits or runs. */
-bool sml_callee_quiet(const struct sml_callee *callee);
-/* Nor is there a verdict that the caller has not released. */
+/* No call receives, waits or runs, and no verdict is left that the caller has not released. */
 bool sml_callee_empty(const struct sml_callee *callee);
 
 #endif

@@ -4,8 +4,7 @@
 
 #include "base/check.h"
 #include "session/callee_internal.h"
-
-#define FRAGMENT_BYTES_MIN 4096
+#include "session/fragment.h"
 
 static enum semel_status refuse(const char **out_why, const char *why)
 {
@@ -48,6 +47,7 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
     if (old == NULL && callee->table.count >= callee->limits.window)
         return refuse(out_why, "CALL goes over the window");
     in = sml_incoming_create(callee, frame->xid, call->fingerprint, call);
+    /* Only once its successor is there, which takes its slot: the insert cannot fail then. */
     if (in && old)
         sml_callee_release(callee, old);
     if (in == NULL || !sml_callee_insert(callee, in)) {
@@ -219,16 +219,15 @@ static enum semel_status check_entries(struct sml_callee *callee, uint64_t next,
             return refuse(out_why, "HELLO lists a call that was released");
         if (in && !sml_fingerprint_equal(in->fingerprint, e->fingerprint))
             return false_retry(callee, out_why);
-        if (e->held > 0 && (in == NULL || in->phase != SML_IN_DONE ||
-                            e->held > in->verdict.body.size))
+        if (e->held > 0 &&
+            (in == NULL || in->phase != SML_IN_DONE || e->held > in->verdict.body.size))
             return refuse(out_why, "HELLO holds more of a reply than there is");
     }
     return SEMEL_OK;
 }
 
-/* Where one listed call stands; a record in the table. */
-static struct sml_listed state_of(struct sml_callee *callee, struct sml_incoming *in,
-                                  uint64_t held)
+/* Where one listed call stands. A verdict is sent again, beyond the bytes that the caller holds. */
+static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming *in, uint64_t held)
 {
     struct sml_listed listed = { .xid = in->xid };
 
@@ -328,7 +327,7 @@ enum semel_status sml_callee_resume(struct sml_callee *callee, uint64_t next,
     release_unlisted(callee);
     callee->hi = next - 1;
     for (uint32_t i = 0; i < count; i++)
-        out_states[i] = state_of(callee, find(callee, entries[i].xid), entries[i].held);
+        out_states[i] = take_up(callee, find(callee, entries[i].xid), entries[i].held);
     return SEMEL_OK;
 }
 
@@ -344,17 +343,6 @@ void sml_callee_down(struct sml_callee *callee)
 
 /* --- what goes out ---------------------------------------------------------------------- */
 
-static size_t fragment_bytes(uint64_t left, size_t overhead, size_t room)
-{
-    size_t want = left < SML_FRAGMENT_BYTES ? (size_t)left : SML_FRAGMENT_BYTES;
-
-    if (room < overhead)
-        return 0;
-    if (want <= room - overhead)
-        return want;
-    return room - overhead >= FRAGMENT_BYTES_MIN ? room - overhead : 0;
-}
-
 static size_t encode_reply(struct sml_incoming *in, uint8_t *out, size_t room)
 {
     struct sml_reply_frame frame = { .verdict = in->verdict,
@@ -362,7 +350,7 @@ static size_t encode_reply(struct sml_incoming *in, uint8_t *out, size_t room)
                                      .offset = in->reply_sent };
     uint64_t left = frame.body_bytes - frame.offset;
     size_t overhead = sml_reply_overhead(&frame);
-    size_t bytes = fragment_bytes(left, overhead, room);
+    size_t bytes = sml_fragment_bytes(left, overhead, room);
 
     if (room < overhead || (bytes == 0 && left > 0))
         return 0;
@@ -377,7 +365,7 @@ static size_t encode_reply(struct sml_incoming *in, uint8_t *out, size_t room)
 static size_t encode_more(struct sml_incoming *in, uint8_t *out, size_t room)
 {
     uint64_t left = in->verdict.body.size - in->reply_sent;
-    size_t bytes = fragment_bytes(left, SML_HEADER_BYTES + 8, room);
+    size_t bytes = sml_fragment_bytes(left, SML_BODY_OVERHEAD, room);
     size_t used;
 
     if (bytes == 0)
@@ -412,7 +400,7 @@ size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uin
     size_t used = 0, turn;
 
     (void)now;
-    while (room - used >= SML_HEADER_BYTES + 4 && (node = sml_list_pop_front(&callee->busy)))
+    while (room - used >= SML_BUSY_FRAME_BYTES && (node = sml_list_pop_front(&callee->busy)))
         used += sml_encode_busy(out + used, sml_incoming_of(node)->xid, callee->busy_delay_ms);
     do {
         turn = pull_turn(callee, out + used, room - used);

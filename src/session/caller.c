@@ -6,7 +6,7 @@
  *  - a call has an xid exactly when its first frame was encoded; `order` holds these, by xid;
  *  - `unreleased` counts the xids of this session that the callee may still hold, never more than
  *    `window`;
- *  - every call between submit and done has exactly one timer: its deadline, the end of its grace,
+ *  - every call between submit and done has at most one timer: its deadline, the end of its grace,
  *    or the end of a BUSY delay if that is earlier;
  *  - a call that ends without the callee's verdict is released at once, one with a verdict when the
  *    application has accepted it; either way the ACK is encoded before any later CALL, so the
@@ -18,7 +18,8 @@
 #include "base/check.h"
 #include "session/caller_internal.h"
 
-/* DESIGN: an acknowledgement waits for the next write, at most this long. */
+/* An acknowledgement waits for the next write, so that it costs none of its own, at most this
+ * long. */
 #define ACK_DELAY (25 * SML_MS)
 
 void sml_call_prepare(struct sml_call *call)
@@ -29,13 +30,13 @@ void sml_call_prepare(struct sml_call *call)
 }
 
 void sml_caller_init(struct sml_caller *caller, const struct sml_mem *mem, uint64_t cancel_grace,
-                     uint32_t pending_max, uint64_t body_bytes)
+                     uint32_t pending_max, uint64_t reply_body_bytes)
 {
     memset(caller, 0, sizeof *caller);
     caller->mem = mem;
     caller->cancel_grace = cancel_grace;
     caller->pending_max = pending_max;
-    caller->body_bytes = body_bytes;
+    caller->reply_body_bytes = reply_body_bytes;
     caller->next = 1;
     caller->ack_due = SML_NEVER;
     sml_table_init(&caller->by_xid, mem, SEMEL_WINDOW_CALLS_MAX);
@@ -117,7 +118,7 @@ static void release_xid(struct sml_caller *caller, struct sml_call *call, uint64
         owe_ack(caller, call->xid, bytes, due);
     else
         caller->unreleased--;
-    call->epoch = caller->epoch - 1;
+    call->epoch = caller->epoch - 1; /* once */
 }
 
 void sml_caller_accept(struct sml_caller *caller, struct sml_call *call, uint64_t now)
@@ -137,8 +138,19 @@ void sml_caller_drop_acks(struct sml_caller *caller)
 
 /* --- completion ------------------------------------------------------------------------- */
 
-/* Out of every list and table; on the done list. The verdict is the caller's to set. */
-void sml_caller_complete(struct sml_caller *caller, struct sml_call *call)
+/* A call that an earlier session may have run can no more be proven not to have happened. */
+static void set_verdict(struct sml_call *call, const struct sml_verdict *verdict)
+{
+    call->verdict = *verdict;
+    if (!call->rerun || verdict->outcome != SEMEL_NOT_EXECUTED)
+        return;
+    call->verdict.outcome = SEMEL_UNKNOWN;
+    if (verdict->status == SEMEL_EXPIRED)
+        call->verdict.status = SEMEL_DEADLINE;
+}
+
+void sml_caller_complete(struct sml_caller *caller, struct sml_call *call,
+                         const struct sml_verdict *verdict)
 {
     if (call->phase == SML_CALL_QUEUED)
         caller->pending--;
@@ -151,23 +163,19 @@ void sml_caller_complete(struct sml_caller *caller, struct sml_call *call)
     sml_list_remove(&call->cancel_link);
     sml_heap_remove(&caller->timers, &call->timer);
     call->phase = SML_CALL_DONE;
+    set_verdict(call, verdict);
     sml_list_push_back(&caller->done, &call->link);
 }
 
-/* An end that no reply brought. The callee, if it knows of the call, is told to forget it. */
 void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
                          enum semel_outcome outcome, enum semel_status status)
 {
-    sml_caller_complete(caller, call);
+    struct sml_verdict verdict = { .outcome = outcome, .status = status };
+
+    sml_caller_complete(caller, call, &verdict);
     sml_release(caller->mem, call->reply);
     call->reply = NULL;
     call->reply_in_place = false;
-    if (call->rerun && outcome == SEMEL_NOT_EXECUTED) {
-        outcome = SEMEL_UNKNOWN;
-        if (status == SEMEL_EXPIRED)
-            status = SEMEL_DEADLINE;
-    }
-    call->verdict = (struct sml_verdict){ .outcome = outcome, .status = status };
     release_xid(caller, call, 0, 0);
 }
 
@@ -261,13 +269,11 @@ uint64_t sml_caller_timeout(const struct sml_caller *caller)
 void sml_caller_begin_session(struct sml_caller *caller)
 {
     SML_ASSERT(sml_list_empty(&caller->order));
+    sml_caller_drop_acks(caller);
     caller->up = caller->listed = false;
     caller->next = 1;
     caller->unreleased = 0;
     caller->bytes_out = 0;
-    caller->ack_count = 0;
-    caller->ack_bytes = 0;
-    caller->ack_due = SML_NEVER;
     caller->epoch++;
 }
 
@@ -308,7 +314,7 @@ void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bo
             end_unanswered(caller, call, why);
     }
     while (!keep_queued && (node = caller->queued.next) != &caller->queued)
-        sml_caller_end_call(caller, SML_CONTAINER(node, struct sml_call, link),
-                            SEMEL_NOT_EXECUTED, why);
+        sml_caller_end_call(caller, SML_CONTAINER(node, struct sml_call, link), SEMEL_NOT_EXECUTED,
+                            why);
     sml_caller_begin_session(caller);
 }

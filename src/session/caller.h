@@ -51,20 +51,18 @@ struct sml_call {
 
     /* The machine's. */
     enum sml_call_phase phase;
-    bool ever_sent;
     bool cancel_wanted; /* a CANCEL is to be encoded */
-    bool cancel_sent;
     bool cancelled_by_user;
-    bool rerun;  /* an earlier session may have run it: it can no more end as not executed */
-    bool resent; /* this connection sends it again from the start */
+    bool rerun;     /* an earlier session may have run it: it can no more end as not executed */
+    bool resent;    /* this connection sends it again from the start */
     uint32_t epoch; /* the session its xid belongs to */
     uint64_t xid;
     struct sml_fingerprint fingerprint;
     uint64_t body_sent;   /* bytes encoded on this connection */
     uint64_t reply_bytes; /* of the whole reply body, once known */
     uint64_t reply_held;
-    size_t reply_meta;    /* bytes of text, detail and trace at the start of `reply` */
-    uint64_t grace_end;   /* once cancelled or past the deadline */
+    size_t reply_meta;  /* bytes of text, detail and trace at the start of `reply` */
+    uint64_t grace_end; /* once cancelled or past the deadline */
     uint64_t busy_until;
     struct sml_list link;  /* one of: queued, to_send, done */
     struct sml_list order; /* outstanding, by xid */
@@ -82,37 +80,39 @@ struct sml_caller_counters {
 
 struct sml_caller {
     const struct sml_mem *mem;
-    uint64_t cancel_grace; /* ns */
-    uint64_t body_bytes;   /* largest reply taken */
+    uint64_t cancel_grace;     /* ns */
+    uint64_t reply_body_bytes; /* largest reply body taken */
     uint32_t pending_max;
 
-    bool up;               /* a connection is there, its resume answered */
-    bool listed;           /* this connection's HELLO has listed the outstanding calls */
-    uint32_t epoch;        /* counts sessions */
-    uint64_t next;         /* the next xid */
-    uint32_t window;       /* granted */
+    bool up;                     /* a connection is there, its resume answered */
+    bool listed;                 /* this connection's HELLO has listed the outstanding calls */
+    uint32_t epoch;              /* counts sessions */
+    uint64_t next;               /* the next xid */
+    uint32_t window;             /* granted */
     uint64_t request_body_bytes; /* granted: largest request body */
     uint64_t session_bytes;      /* granted */
-    uint64_t bytes_out;    /* request bodies under way (CALL encoded, no verdict) */
-    uint32_t unreleased;   /* xids given and not yet released by an encoded ACK */
-    uint32_t pending;      /* on `queued` */
+    uint64_t bytes_out;          /* request bodies under way (CALL encoded, no verdict) */
+    uint32_t unreleased;         /* xids given and not yet released by an encoded ACK */
+    uint32_t pending;            /* on `queued` */
     struct sml_table by_xid;
     struct sml_list queued;  /* no xid, in order of submission */
     struct sml_list to_send; /* SENDING, taking turns */
     struct sml_list order;   /* outstanding, by xid */
     struct sml_list cancels; /* CANCEL to encode */
     struct sml_list done;
-    struct sml_heap timers;  /* deadline, grace end or busy delay of each call */
+    struct sml_heap timers;     /* deadline, grace end or busy delay of each call */
     struct sml_ack_range *acks; /* to encode, at most `window` */
     uint32_t ack_count, ack_capacity;
-    uint64_t ack_due;      /* when the ACK must go even if nothing else does; 0: now; SML_NEVER */
-    uint64_t ack_bytes;    /* reply bytes they free at the callee */
-    bool accepted_reply;   /* a reply was accepted since the connection came up */
+    uint64_t ack_due;    /* when the ACK must go even if nothing else does; 0: now; SML_NEVER */
+    uint64_t ack_bytes;  /* reply bytes they free at the callee */
+    bool accepted_reply; /* a reply was accepted since the connection came up */
     struct sml_caller_counters counters;
 };
 
+/* `mem` is used until fini; `cancel_grace` in ns; `pending_max` calls may wait without an xid; the
+ * caller takes reply bodies of at most `reply_body_bytes`. */
 void sml_caller_init(struct sml_caller *caller, const struct sml_mem *mem, uint64_t cancel_grace,
-                     uint32_t pending_max, uint64_t body_bytes);
+                     uint32_t pending_max, uint64_t reply_body_bytes);
 
 /* Nothing may be outstanding. */
 void sml_caller_fini(struct sml_caller *caller);
@@ -164,8 +164,8 @@ void sml_caller_list(struct sml_caller *caller, struct sml_outstanding *entries)
 enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_frame *frame,
                                    uint64_t now, const char **out_why);
 
-/* Encode what is due, at most `room` bytes (at least SML_FRAME_BYTES_MAX of room, or nothing may
- * come). `more_calls` false holds back calls that have no xid yet (draining). Returns bytes. */
+/* Encode what is due, at most `room` bytes (with less than SML_FRAME_BYTES_MAX it may be nothing).
+ * `more_calls` false holds back calls that have no xid yet (draining). Returns bytes. */
 size_t sml_caller_pull(struct sml_caller *caller, uint8_t *out, size_t room, bool more_calls,
                        uint64_t now);
 

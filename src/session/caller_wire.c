@@ -7,9 +7,7 @@
 
 #include "base/check.h"
 #include "session/caller_internal.h"
-
-/* A fragment is cut short to fill the room only if it stays at least this long. */
-#define FRAGMENT_BYTES_MIN 4096
+#include "session/fragment.h"
 
 static enum semel_status refuse(const char **out_why, const char *why)
 {
@@ -51,22 +49,9 @@ static size_t pull_cancels(struct sml_caller *caller, uint8_t *out, size_t room)
     while (room - used >= SML_HEADER_BYTES && (node = sml_list_pop_front(&caller->cancels))) {
         struct sml_call *call = SML_CONTAINER(node, struct sml_call, cancel_link);
 
-        call->cancel_sent = true;
         used += sml_encode_plain(out + used, SML_CANCEL, call->xid);
     }
     return used;
-}
-
-/* How much of `left` may go into `room` beside `overhead`; 0 (with left > 0): not now. */
-static size_t fragment_bytes(uint64_t left, size_t overhead, size_t room)
-{
-    size_t want = left < SML_FRAGMENT_BYTES ? (size_t)left : SML_FRAGMENT_BYTES;
-
-    if (room < overhead)
-        return 0;
-    if (want <= room - overhead)
-        return want;
-    return room - overhead >= FRAGMENT_BYTES_MIN ? room - overhead : 0;
 }
 
 static uint32_t remaining_ms(const struct sml_call *call, uint64_t now)
@@ -101,7 +86,7 @@ static size_t encode_call(struct sml_call *call, uint64_t xid, uint8_t *out, siz
         .content_type = { call->content_type, call->content_type_bytes },
     };
     size_t overhead = sml_call_overhead(&frame);
-    size_t bytes = fragment_bytes(call->body_bytes, overhead, room);
+    size_t bytes = sml_fragment_bytes(call->body_bytes, overhead, room);
 
     if (room < overhead || (bytes == 0 && call->body_bytes > 0))
         return 0;
@@ -124,7 +109,7 @@ static size_t pull_turn(struct sml_caller *caller, uint8_t *out, size_t room, ui
             return 0;
         call->resent = false;
     } else {
-        bytes = fragment_bytes(call->body_bytes - call->body_sent, SML_HEADER_BYTES + 8, room);
+        bytes = sml_fragment_bytes(call->body_bytes - call->body_sent, SML_BODY_OVERHEAD, room);
         if (bytes == 0)
             return 0;
         used = sml_encode_body(out, call->xid, call->body_sent,
@@ -175,7 +160,6 @@ static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uin
     }
     call->xid = caller->next++;
     call->epoch = caller->epoch;
-    call->ever_sent = true;
     caller->pending--;
     caller->unreleased++;
     caller->bytes_out += call->body_bytes;
@@ -187,20 +171,21 @@ static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uin
 size_t sml_caller_pull(struct sml_caller *caller, uint8_t *out, size_t room, bool more_calls,
                        uint64_t now)
 {
-    size_t used = 0, turn, fresh;
-    bool ended;
+    size_t used, turn, fresh = 0;
+    bool ended = false;
 
     if (!sml_caller_wants_write(caller, more_calls, now))
         return 0;
-    used += pull_acks(caller, out, room);
+    used = pull_acks(caller, out, room);
+    /* A CALL must not overtake the ACK that makes room for it at the callee. */
     if (caller->ack_count > 0)
         return used;
     used += pull_cancels(caller, out + used, room - used);
     do {
         turn = pull_turn(caller, out + used, room - used, now);
         used += turn;
-        fresh = more_calls ? pull_new(caller, out + used, room - used, now, &ended)
-                           : (ended = false, 0);
+        if (more_calls)
+            fresh = pull_new(caller, out + used, room - used, now, &ended);
         used += fresh;
     } while (turn + fresh > 0 || ended);
     return used;
@@ -254,9 +239,9 @@ void sml_caller_list(struct sml_caller *caller, struct sml_outstanding *entries)
     for (struct sml_list *node = caller->order.next; node != &caller->order; node = node->next) {
         const struct sml_call *call = SML_CONTAINER(node, struct sml_call, order);
 
-        entries[count++] = (struct sml_outstanding){
-            .xid = call->xid, .held = call->reply_held, .fingerprint = call->fingerprint
-        };
+        entries[count++] = (struct sml_outstanding){ .xid = call->xid,
+                                                     .held = call->reply_held,
+                                                     .fingerprint = call->fingerprint };
     }
     SML_ASSERT(count == caller->by_xid.count);
     caller->listed = true;
@@ -349,7 +334,7 @@ void sml_caller_down(struct sml_caller *caller)
 
         sml_list_remove(&call->link);
         sml_list_remove(&call->cancel_link);
-        call->cancel_sent = call->resent = false;
+        call->resent = false;
         if (call->phase == SML_CALL_SENDING)
             call->phase = SML_CALL_SENT;
     }
@@ -357,21 +342,16 @@ void sml_caller_down(struct sml_caller *caller)
 
 /* --- what comes in ---------------------------------------------------------------------- */
 
+/* The callee's verdict is here. */
 static void complete_with(struct sml_caller *caller, struct sml_call *call,
-                          const struct sml_verdict *verdict)
+                          struct sml_verdict verdict)
 {
-    sml_caller_complete(caller, call);
-    call->verdict = *verdict;
-    if (verdict->outcome == SEMEL_NOT_EXECUTED && verdict->status == SEMEL_CANCELLED &&
+    if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
         !call->cancelled_by_user) {
-        call->verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
-        call->verdict.text = semel_bytes("", 0);
+        verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
+        verdict.text = semel_bytes("", 0);
     }
-    if (call->rerun && verdict->outcome == SEMEL_NOT_EXECUTED) {
-        call->verdict.outcome = SEMEL_UNKNOWN;
-        if (call->verdict.status == SEMEL_EXPIRED)
-            call->verdict.status = SEMEL_DEADLINE;
-    }
+    sml_caller_complete(caller, call, &verdict);
     caller->accepted_reply = true;
 }
 
@@ -403,14 +383,10 @@ static bool begin_reply(struct sml_caller *caller, struct sml_call *call,
 static void add_fragment(struct sml_caller *caller, struct sml_call *call,
                          struct semel_bytes fragment)
 {
-    struct sml_verdict whole;
-
     memcpy(call->reply + call->reply_meta + call->reply_held, fragment.data, fragment.size);
     call->reply_held += fragment.size;
-    if (call->reply_held < call->reply_bytes)
-        return;
-    whole = call->verdict;
-    complete_with(caller, call, &whole);
+    if (call->reply_held == call->reply_bytes)
+        complete_with(caller, call, call->verdict);
 }
 
 static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *call,
@@ -418,10 +394,10 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
 {
     if (frame->offset != call->reply_held)
         return refuse(out_why, "REPLY does not continue where the reply stood");
-    if (frame->body_bytes > caller->body_bytes)
+    if (frame->body_bytes > caller->reply_body_bytes)
         return refuse(out_why, "REPLY is larger than HELLO allowed");
     if (call->reply == NULL && frame->verdict.body.size == frame->body_bytes) {
-        complete_with(caller, call, &frame->verdict);
+        complete_with(caller, call, frame->verdict);
         call->reply_in_place = true;
         return SEMEL_OK;
     }

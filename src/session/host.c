@@ -11,6 +11,8 @@
 /* A session that may not expire yet, because something runs in it, is looked at again later. */
 #define EXPIRY_RETRY SML_SECOND
 #define BUCKETS_MIN 64
+/* A client is silent that says nothing for so many of the heartbeats it promised. */
+#define SILENT_HEARTBEATS (SEMEL_HEARTBEAT_MISSED + 1)
 
 void sml_host_init(struct sml_host *host, const struct sml_mem *mem,
                    const struct sml_entropy *entropy, const struct sml_host_options *options)
@@ -27,8 +29,7 @@ void sml_host_init(struct sml_host *host, const struct sml_mem *mem,
 void sml_host_fini(struct sml_host *host)
 {
     while (!sml_list_empty(&host->sessions)) {
-        struct sml_session *session =
-            SML_CONTAINER(host->sessions.next, struct sml_session, all);
+        struct sml_session *session = SML_CONTAINER(host->sessions.next, struct sml_session, all);
 
         sml_host_end(host, session);
         sml_session_free(host, session);
@@ -115,7 +116,6 @@ static struct sml_session *create(struct sml_host *host, const struct sml_peer *
     session->id = hello->session;
     sml_sha256(hello->secret, sizeof hello->secret, session->secret_hash);
     session->principal = peer->principal;
-    session->idle_since = SML_NEVER;
     if (hello->window < limits.window)
         limits.window = hello->window;
     sml_callee_init(&session->callee, host->mem, &limits);
@@ -164,13 +164,6 @@ static bool knows_secret(const struct sml_session *session, const struct sml_pee
            same_principal(&session->principal, &peer->principal);
 }
 
-static void turn_away(struct sml_host *host, struct sml_peer *peer, enum sml_bye_code code,
-                      const char *text)
-{
-    host->counters.refused++;
-    sml_peer_close(peer, code, text);
-}
-
 /* The session a HELLO may have, or NULL with the peer turned away. */
 static struct sml_session *admit(struct sml_host *host, struct sml_peer *peer,
                                  const struct sml_hello *hello)
@@ -181,22 +174,22 @@ static struct sml_session *admit(struct sml_host *host, struct sml_peer *peer,
     if (hello->window == 0 || hello->window > SEMEL_WINDOW_CALLS_MAX || hello->conn_no == 0 ||
         hello->count > hello->window || (hello->kind == SML_CREATE && !fresh)) {
         host->counters.protocol_errors++;
-        turn_away(host, peer, SML_BYE_PROTOCOL, "HELLO contradicts itself");
+        sml_peer_close(peer, SML_BYE_PROTOCOL, "HELLO contradicts itself");
     } else if (session == NULL && hello->kind == SML_RESUME) {
-        turn_away(host, peer, SML_BYE_SESSION_LOST, "no such session at this server");
+        sml_peer_close(peer, SML_BYE_SESSION_LOST, "no such session at this server");
     } else if (session && !knows_secret(session, peer, hello)) {
-        turn_away(host, peer, SML_BYE_DENIED, "the session belongs to somebody else");
+        sml_peer_close(peer, SML_BYE_DENIED, "the session belongs to somebody else");
     } else if (session && hello->conn_no <= session->conn_no) {
-        turn_away(host, peer, SML_BYE_TAKEN_OVER, "a newer connection holds the session");
+        sml_peer_close(peer, SML_BYE_TAKEN_OVER, "a newer connection holds the session");
     } else if (session && hello->count > session->callee.limits.window) {
         host->counters.protocol_errors++;
-        turn_away(host, peer, SML_BYE_PROTOCOL, "HELLO lists more calls than the window");
+        sml_peer_close(peer, SML_BYE_PROTOCOL, "HELLO lists more calls than the window");
     } else if (session == NULL && host->draining) {
-        turn_away(host, peer, SML_BYE_RETRY_LATER, "server is draining");
+        sml_peer_close(peer, SML_BYE_RETRY_LATER, "server is draining");
     } else if (session == NULL && host->session_count >= host->options.sessions_max) {
-        turn_away(host, peer, SML_BYE_RETRY_LATER, "too many sessions");
+        sml_peer_close(peer, SML_BYE_RETRY_LATER, "too many sessions");
     } else if (session == NULL && (session = create(host, peer, hello)) == NULL) {
-        turn_away(host, peer, SML_BYE_RETRY_LATER, "out of memory");
+        sml_peer_close(peer, SML_BYE_RETRY_LATER, "out of memory");
     } else {
         return session;
     }
@@ -206,6 +199,8 @@ static struct sml_session *admit(struct sml_host *host, struct sml_peer *peer,
 static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_session *session,
                    const struct sml_hello *hello, struct sml_peer **out_loser)
 {
+    uint64_t promised = SILENT_HEARTBEATS * SML_MS * hello->heartbeat_ms;
+
     if (session->peer) {
         *out_loser = session->peer;
         session->peer->session = NULL;
@@ -214,7 +209,6 @@ static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_sess
     sml_callee_down(&session->callee);
     session->peer = peer;
     session->conn_no = hello->conn_no;
-    session->idle_since = SML_NEVER;
     session->callee.reply_body_bytes = hello->body_bytes;
     sml_heap_remove(&host->expiries, &session->expiry);
     peer->session = session;
@@ -224,8 +218,8 @@ static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_sess
     /* A client that says it pings more rarely than this server expects is given its own time. */
     if (hello->heartbeat_ms == 0)
         peer->silence_max = SML_NEVER;
-    else if (peer->silence_max < 4 * SML_MS * hello->heartbeat_ms)
-        peer->silence_max = 4 * SML_MS * hello->heartbeat_ms;
+    else if (peer->silence_max < promised)
+        peer->silence_max = promised;
 }
 
 void sml_host_hello(struct sml_host *host, struct sml_peer *peer, const struct sml_hello *hello,
@@ -251,7 +245,6 @@ void sml_host_detach(struct sml_host *host, struct sml_peer *peer, uint64_t now)
         return;
     SML_ASSERT(session->peer == peer);
     session->peer = NULL;
-    session->idle_since = now;
     sml_callee_down(&session->callee);
     sml_heap_insert(&host->expiries, &session->expiry, sml_time_add(now, host->options.idle));
 }
@@ -263,14 +256,14 @@ static bool may_expire(const struct sml_session *session)
     const struct sml_callee *callee = &session->callee;
     const struct sml_list *all = &callee->all;
     /* What waits until its client fetches stored replies does not wait for ever. */
-    bool held_back = callee->bytes_stored > callee->limits.session_bytes;
+    bool stalled = sml_callee_is_stalled(callee);
 
     for (const struct sml_list *node = all->next; node != all; node = node->next) {
         enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
 
         if (phase == SML_IN_RUNNING)
             return false;
-        if ((phase == SML_IN_READY || phase == SML_IN_TAKEN) && !held_back)
+        if ((phase == SML_IN_READY || phase == SML_IN_TAKEN) && !stalled)
             return false;
     }
     return true;

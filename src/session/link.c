@@ -34,12 +34,12 @@ void sml_link_fini(struct sml_link *link)
     sml_caller_fini(&link->caller);
 }
 
-void sml_link_note(struct sml_link *link, enum semel_status why, const char *text, size_t bytes)
+void sml_link_note(struct sml_link *link, enum semel_status why, struct semel_bytes text)
 {
-    if (bytes > SML_BYE_TEXT_BYTES)
-        bytes = SML_BYE_TEXT_BYTES;
+    size_t bytes = text.size < SML_BYE_TEXT_BYTES ? text.size : SML_BYE_TEXT_BYTES;
+
     link->why = why;
-    memcpy(link->why_text, text, bytes);
+    memcpy(link->why_text, text.data, bytes);
     link->why_text[bytes] = '\0';
 }
 
@@ -187,7 +187,7 @@ void sml_link_leave_if_drained(struct sml_link *link, uint64_t now)
 {
     if (!is_drained(link))
         return;
-    sml_link_note(link, SEMEL_DRAINING, "server is draining", strlen("server is draining"));
+    sml_link_note(link, SEMEL_DRAINING, semel_bytes_text("server is draining"));
     sml_link_hang_up(link, SML_BYE_END);
     link->has_session = link->created = false;
     sml_caller_end_session(&link->caller, SEMEL_DRAINING, false, true, now);
@@ -198,7 +198,7 @@ void sml_link_stop(struct sml_link *link, uint64_t now)
 {
     if (link->state == SML_LINK_STOPPED)
         return;
-    sml_link_note(link, SEMEL_STOPPED, "the client was stopped", strlen("the client was stopped"));
+    sml_link_note(link, SEMEL_STOPPED, semel_bytes_text("the client was stopped"));
     sml_link_hang_up(link, SML_BYE_END);
     clear_connection(link);
     link->state = SML_LINK_STOPPED;
@@ -251,8 +251,7 @@ void sml_link_connected(struct sml_link *link, uint64_t now)
     link->conn_no++;
     link->bye_pending = false;
     if (!snapshot_outstanding(link)) {
-        sml_link_note(link, SEMEL_NO_MEMORY, "no memory to resume the session",
-                      strlen("no memory to resume the session"));
+        sml_link_note(link, SEMEL_NO_MEMORY, semel_bytes_text("no memory to resume the session"));
         sml_link_hang_up(link, 0);
         sml_link_retry(link, true, now);
         return;
@@ -268,7 +267,7 @@ void sml_link_connect_failed(struct sml_link *link, enum semel_status why, const
 {
     if (link->state != SML_LINK_CONNECTING)
         return;
-    sml_link_note(link, why, text, strlen(text));
+    sml_link_note(link, why, semel_bytes_text(text));
     sml_link_retry(link, true, now);
 }
 
@@ -277,8 +276,7 @@ void sml_link_connect_failed(struct sml_link *link, enum semel_status why, const
 static bool was_useful(const struct sml_link *link, uint64_t now)
 {
     return link->state == SML_LINK_UP &&
-           (link->caller.accepted_reply ||
-            now - link->up_since >= link->options.backoff_min / 10);
+           (link->caller.accepted_reply || now - link->up_since >= link->options.backoff_min / 10);
 }
 
 void sml_link_lost(struct sml_link *link, uint64_t now)
@@ -293,14 +291,14 @@ void sml_link_lost(struct sml_link *link, uint64_t now)
 
 void sml_link_closed(struct sml_link *link, enum semel_status why, bool mid_frame, uint64_t now)
 {
-    const char *text = why == SEMEL_PEER_DIED ? "the server closed the connection"
-                                              : "the connection broke";
+    const char *text =
+        why == SEMEL_PEER_DIED ? "the server closed the connection" : "the connection broke";
 
     if (link->state != SML_LINK_GREETING && link->state != SML_LINK_UP)
         return;
     link->counters.lost++;
     link->counters.lost_mid_frame += mid_frame;
-    sml_link_note(link, why, text, strlen(text));
+    sml_link_note(link, why, semel_bytes_text(text));
     sml_link_lost(link, now);
 }
 
@@ -329,7 +327,7 @@ static void time_out(struct sml_link *link, const char *text, bool fault, uint64
 {
     if (link->state == SML_LINK_UP || link->state == SML_LINK_GREETING)
         link->counters.lost++;
-    sml_link_note(link, SEMEL_LINK_LOST, text, strlen(text));
+    sml_link_note(link, SEMEL_LINK_LOST, semel_bytes_text(text));
     sml_link_hang_up(link, link->state == SML_LINK_UP ? SML_BYE_SILENT : 0);
     sml_link_retry(link, fault, now);
 }

@@ -18,7 +18,7 @@ enum sml_link_state {
     SML_LINK_CONNECTING, /* the shell is connecting */
     SML_LINK_GREETING,   /* HELLO is out, WELCOME is not in */
     SML_LINK_UP,
-    SML_LINK_FAILED,  /* terminal: `why` says so */
+    SML_LINK_FAILED, /* terminal: `why` says so */
     SML_LINK_STOPPED
 };
 
@@ -55,28 +55,28 @@ struct sml_link {
     struct sml_entropy entropy;
     struct sml_caller caller;
     enum sml_link_state state;
-    enum semel_status why;     /* of the last loss, failed attempt or failure */
+    enum semel_status why; /* of the last loss, failed attempt or failure */
     char why_text[SML_BYE_TEXT_BYTES + 1];
-    bool has_session;          /* a WELCOME was read for it and nobody ended it */
-    bool created;              /* a CREATE for it may have reached the server */
-    bool draining;             /* the server wants no new calls on this connection */
+    bool has_session; /* a WELCOME was read for it and nobody ended it */
+    bool created;     /* a CREATE for it may have reached the server */
+    bool draining;    /* the server wants no new calls on this connection */
     struct sml_session_id session;
     uint8_t secret[32];
     uint8_t server_id[16];
     uint64_t conn_no;
-    uint32_t address;          /* the one in use, or the next to try */
-    uint32_t session_address;  /* where has_session lives */
-    uint32_t attempts;         /* failed in a row */
-    uint64_t down_since;       /* for give_up; SML_NEVER while up */
+    uint32_t address;         /* the one in use, or the next to try */
+    uint32_t session_address; /* where has_session lives */
+    uint32_t attempts;        /* failed in a row */
+    uint64_t down_since;      /* for give_up; SML_NEVER while up */
     uint64_t next_attempt;
-    uint64_t step_deadline;    /* of CONNECTING or GREETING */
+    uint64_t step_deadline; /* of CONNECTING or GREETING */
     uint64_t up_since;
     uint64_t last_heard, last_sent, last_ping;
-    uint32_t strikes;          /* connections ended by undecodable bytes, no reply accepted since */
-    bool welcomed;             /* WELCOME is in; its LIST frames may still come */
-    uint32_t states_left;      /* LIST entries still to come */
+    uint32_t strikes;     /* connections ended by undecodable bytes, no reply accepted since */
+    bool welcomed;        /* WELCOME is in; its LIST frames may still come */
+    uint32_t states_left; /* LIST entries still to come */
     bool hello_pending, close_wanted, connect_wanted, ping_pending, bye_pending;
-    enum sml_bye_code bye;     /* what bye_pending says, with why_text */
+    enum sml_bye_code bye; /* what bye_pending says, with why_text */
     bool pong_pending;
     uint64_t pong_nonce;
     struct sml_outstanding *list; /* what this connection's HELLO lists */
@@ -88,12 +88,14 @@ struct sml_link {
 void sml_link_init(struct sml_link *link, const struct sml_mem *mem,
                    const struct sml_entropy *entropy, const struct sml_link_options *options,
                    uint64_t now);
+/* No call may be outstanding, as after sml_link_stop. */
 void sml_link_fini(struct sml_link *link);
 
-/* As sml_caller_submit. In state FAILED or STOPPED: that status, nothing taken. */
+/* As sml_caller_submit. Also: STOPPED, or in state FAILED the `why` of it; nothing taken. */
 enum semel_status sml_link_submit(struct sml_link *link, struct sml_call *call, uint64_t now)
     SML_MUST_USE;
 
+/* What the shell is to do next; each is given once. */
 struct sml_link_action sml_link_next_action(struct sml_link *link);
 
 void sml_link_connected(struct sml_link *link, uint64_t now);
@@ -116,6 +118,7 @@ void sml_link_closed(struct sml_link *link, enum semel_status why, bool mid_fram
 size_t sml_link_pull(struct sml_link *link, uint8_t *out, size_t room, uint64_t now);
 bool sml_link_wants_write(const struct sml_link *link, uint64_t now);
 
+/* When sml_link_tick must be called at the latest (0: now); SML_NEVER if there is no need. */
 uint64_t sml_link_timeout(const struct sml_link *link);
 void sml_link_tick(struct sml_link *link, uint64_t now);
 

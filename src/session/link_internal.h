@@ -5,8 +5,8 @@
 
 #include "session/link.h"
 
-/* Remember why, cut to fit. */
-void sml_link_note(struct sml_link *link, enum semel_status why, const char *text, size_t bytes);
+/* Remember why, cut to fit; `text` is borrowed. */
+void sml_link_note(struct sml_link *link, enum semel_status why, struct semel_bytes text);
 
 /* The connection, or the attempt at one, is over; try again when it is time. `fault`: it counts
  * towards the backoff. */

@@ -11,7 +11,7 @@
 #include "session/link_internal.h"
 
 /* Before WELCOME nothing longer than a BYE with its text is taken. */
-#define GREETING_PAYLOAD_BYTES (4 + SML_BYE_TEXT_BYTES)
+#define GREETING_PAYLOAD_BYTES SML_BYE_PAYLOAD_BYTES_MAX
 
 /* --- what goes out ---------------------------------------------------------------------- */
 
@@ -70,7 +70,7 @@ size_t sml_link_pull(struct sml_link *link, uint8_t *out, size_t room, uint64_t 
         if (link->pong_pending)
             used += sml_encode_plain(out + used, SML_PONG, link->pong_nonce);
         if (link->ping_pending)
-            used += sml_encode_plain(out + used, SML_PING, link->last_ping | 1);
+            used += sml_encode_plain(out + used, SML_PING, link->last_ping);
         link->pong_pending = link->ping_pending = false;
         used += sml_caller_pull(&link->caller, out + used, room - used, !link->draining, now);
     }
@@ -95,7 +95,7 @@ bool sml_link_wants_write(const struct sml_link *link, uint64_t now)
 static void protocol_error(struct sml_link *link, const char *why)
 {
     link->counters.protocol_errors++;
-    sml_link_note(link, SEMEL_PROTOCOL, why, strlen(why));
+    sml_link_note(link, SEMEL_PROTOCOL, semel_bytes_text(why));
     sml_link_hang_up(link, SML_BYE_PROTOCOL);
     sml_link_fail(link);
 }
@@ -109,7 +109,7 @@ static void undecodable(struct sml_link *link, const char *why, uint64_t now)
     }
     link->counters.protocol_errors++;
     link->counters.lost++;
-    sml_link_note(link, SEMEL_PROTOCOL, why, strlen(why));
+    sml_link_note(link, SEMEL_PROTOCOL, semel_bytes_text(why));
     sml_link_hang_up(link, SML_BYE_PROTOCOL);
     sml_link_retry(link, false, now);
 }
@@ -150,16 +150,16 @@ static void on_welcome(struct sml_link *link, const struct sml_welcome *welcome,
         protocol_error(link, fault);
         return;
     }
-    if (link->has_session && memcmp(link->server_id, welcome->server_id, 16) != 0) {
-        sml_link_note(link, SEMEL_SESSION_LOST, "another server answers at the session's address",
-                      strlen("another server answers at the session's address"));
+    if (link->has_session &&
+        memcmp(link->server_id, welcome->server_id, sizeof link->server_id) != 0) {
+        sml_link_note(link, SEMEL_SESSION_LOST,
+                      semel_bytes_text("another server answers at the session's address"));
         sml_link_hang_up(link, SML_BYE_END);
         sml_link_session_lost(link, now);
         return;
     }
     if (sml_caller_grant(&link->caller, welcome) != SEMEL_OK) {
-        sml_link_note(link, SEMEL_NO_MEMORY, "no memory for the window",
-                      strlen("no memory for the window"));
+        sml_link_note(link, SEMEL_NO_MEMORY, semel_bytes_text("no memory for the window"));
         sml_link_hang_up(link, 0);
         sml_link_retry(link, true, now);
         return;
@@ -202,7 +202,7 @@ static void on_bye(struct sml_link *link, const struct sml_bye *bye, uint64_t no
     bool greeting = link->state == SML_LINK_GREETING;
 
     link->counters.lost++;
-    sml_link_note(link, status, bye->text.data, bye->text.size);
+    sml_link_note(link, status, bye->text);
     sml_link_hang_up(link, 0);
     switch (bye->code) {
     case SML_BYE_SESSION_LOST:
@@ -298,10 +298,9 @@ void sml_link_input(struct sml_link *link, const uint8_t *data, size_t size, siz
     link->last_heard = now;
     while (link->state == SML_LINK_UP || link->state == SML_LINK_GREETING) {
         bool greeted = link->state == SML_LINK_UP || link->welcomed;
-        enum sml_decoded decoded =
-            sml_frame_decode(data + used, size - used,
-                             greeted ? SML_PAYLOAD_BYTES_MAX : GREETING_PAYLOAD_BYTES, &frame,
-                             &bytes, &why);
+        enum sml_decoded decoded = sml_frame_decode(
+            data + used, size - used, greeted ? SML_PAYLOAD_BYTES_MAX : GREETING_PAYLOAD_BYTES,
+            &frame, &bytes, &why);
 
         if (decoded == SML_NEED_MORE) {
             *out_used = used;

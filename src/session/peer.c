@@ -4,6 +4,8 @@
  * What a client may send: HELLO first; then the LIST frames it announced; then, once WELCOME was
  * written, calls. Anything else closes the connection with a BYE that says why; the session, if
  * there is one, stays. */
+#include "session/peer.h"
+
 #include <string.h>
 
 #include "base/check.h"

@@ -28,6 +28,9 @@
 #define SML_ACK_RANGES_MAX 1024   /* in one ACK frame */
 #define SML_BYE_TEXT_BYTES 512
 #define SML_HELLO_PAYLOAD_BYTES 112
+#define SML_BYE_PAYLOAD_BYTES_MAX (4 + SML_BYE_TEXT_BYTES)
+#define SML_BODY_OVERHEAD (SML_HEADER_BYTES + 8) /* of a BODY frame beside its fragment */
+#define SML_BUSY_FRAME_BYTES (SML_HEADER_BYTES + 4)
 #define SML_XID_MAX (UINT64_C(1) << 63)
 
 enum sml_frame_type {
@@ -199,9 +202,10 @@ enum sml_decoded {
 };
 
 /* Decode the first frame of `data`. *out holds views into `data`. *out_why is a static text.
- * `max_payload` is SML_PAYLOAD_BYTES_MAX, or SML_HELLO_PAYLOAD_BYTES before a HELLO was accepted,
- * so that a stranger cannot make anyone wait for, or hold, more. An oversize length is refused as
- * soon as the header's first four bytes are there. */
+ * `max_payload` is SML_PAYLOAD_BYTES_MAX between peers that know each other. Before that it is
+ * less, so that a stranger cannot make anyone wait for, or hold, more: SML_HELLO_PAYLOAD_BYTES
+ * until a HELLO was accepted (every other type is refused then), SML_BYE_PAYLOAD_BYTES_MAX until a
+ * WELCOME was. An oversize length is refused as soon as the header's first four bytes are there. */
 enum sml_decoded sml_frame_decode(const uint8_t *data, size_t size, size_t max_payload,
                                   struct sml_frame *out, size_t *out_used, const char **out_why);
 

@@ -41,7 +41,7 @@ static const struct form forms[16] = {
     [SML_PING] = { XID_NONCE, 0, 0 },
     [SML_PONG] = { XID_NONCE, 0, 0 },
     [SML_DRAIN] = { XID_ZERO, DRAIN_FIXED, DRAIN_FIXED },
-    [SML_BYE] = { XID_ZERO, BYE_FIXED, BYE_FIXED + SML_BYE_TEXT_BYTES },
+    [SML_BYE] = { XID_ZERO, BYE_FIXED, SML_BYE_PAYLOAD_BYTES_MAX },
 };
 
 static inline struct sml_fingerprint get_fingerprint(const uint8_t *p)

@@ -3,9 +3,11 @@
 #ifndef SML_WIRE_LAYOUT_H
 #define SML_WIRE_LAYOUT_H
 
+#include "wire/frame.h"
+
 #define WELCOME_FIXED 72
 #define CALL_FIXED 32
-#define BODY_FIXED 8
+#define BODY_FIXED (SML_BODY_OVERHEAD - SML_HEADER_BYTES)
 #define REPLY_FIXED 32
 #define LIST_FIXED 8
 #define LIST_FROM_CALLER 1
@@ -14,9 +16,9 @@
 #define LISTED_BYTES 24
 #define ACK_FIXED 8
 #define ACK_RANGE_BYTES 16
-#define BUSY_FIXED 4
+#define BUSY_FIXED (SML_BUSY_FRAME_BYTES - SML_HEADER_BYTES)
 #define DRAIN_FIXED 4
-#define BYE_FIXED 4
+#define BYE_FIXED (SML_BYE_PAYLOAD_BYTES_MAX - SML_BYE_TEXT_BYTES)
 #define KEY_BYTES_MAX 255 /* longest idempotency key */
 
 #endif

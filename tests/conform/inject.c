@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #define FDS_MAX 8
 
@@ -86,10 +85,6 @@ ssize_t __real_send(int fd, const void *data, size_t size, int flags);
 ssize_t __wrap_send(int fd, const void *data, size_t size, int flags);
 ssize_t __real_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size);
-ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
-ssize_t __real_writev(int fd, const struct iovec *pieces, int count);
-ssize_t __wrap_writev(int fd, const struct iovec *pieces, int count);
 
 ssize_t __wrap_recv(int fd, void *out, size_t size, int flags)
 {
@@ -117,41 +112,4 @@ ssize_t __wrap_write(int fd, const void *data, size_t size)
     ssize_t n = inject_allow(fd, size);
 
     return n < 0 ? n : __real_write(fd, data, (size_t)n);
-}
-
-/* Of several pieces the first one that is not empty, cut. */
-static ssize_t allow_pieces(int fd, const struct iovec *pieces, size_t count, struct iovec *out)
-{
-    size_t i = 0;
-    ssize_t n;
-
-    while (i + 1 < count && pieces[i].iov_len == 0)
-        i++;
-    n = inject_allow(fd, pieces[i].iov_len);
-    out->iov_base = pieces[i].iov_base;
-    out->iov_len = n < 0 ? 0 : (size_t)n;
-    return n;
-}
-
-ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
-{
-    struct msghdr copy = *message;
-    struct iovec piece;
-
-    if (allow_pieces(fd, message->msg_iov, message->msg_iovlen, &piece) < 0)
-        return -1;
-    if (is_chosen(fd)) {
-        copy.msg_iov = &piece;
-        copy.msg_iovlen = 1;
-    }
-    return __real_sendmsg(fd, &copy, flags);
-}
-
-ssize_t __wrap_writev(int fd, const struct iovec *pieces, int count)
-{
-    struct iovec piece;
-
-    if (allow_pieces(fd, pieces, (size_t)count, &piece) < 0)
-        return -1;
-    return is_chosen(fd) ? __real_writev(fd, &piece, 1) : __real_writev(fd, pieces, count);
 }

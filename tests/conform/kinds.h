@@ -14,8 +14,8 @@ struct kind {
     const char *name;
     /* False with a reason printed: not to be had on this machine. */
     bool (*open)(struct ends *out_ends);
-    bool is_socket;  /* one system call per operation */
-    bool has_ids;    /* the peer is known by the kernel's word */
+    bool is_socket;   /* one system call per operation */
+    bool has_ids;     /* the peer is known by the kernel's word */
     const char *peer; /* how the text of a peer begins */
 };
 

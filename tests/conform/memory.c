@@ -147,16 +147,6 @@ static struct sml_io memory_write(struct sml_channel *channel, const void *data,
     return io;
 }
 
-static struct sml_io memory_writev(struct sml_channel *channel, const struct iovec *pieces,
-                                   int count)
-{
-    int i = 0;
-
-    while (i + 1 < count && pieces[i].iov_len == 0)
-        i++;
-    return memory_write(channel, pieces[i].iov_base, pieces[i].iov_len);
-}
-
 static void end(struct side *side, bool in, bool out)
 {
     sml_mutex_lock(&side->memory->mutex);
@@ -198,7 +188,6 @@ static const struct sml_channel_ops memory_ops = {
     .read = memory_read,
     .read_wait = memory_read_wait,
     .write = memory_write,
-    .writev = memory_writev,
     .shutdown = memory_shutdown,
     .shutdown_write = memory_shutdown_write,
     .close = memory_close,

@@ -59,27 +59,15 @@ static size_t fill_chunk(uint8_t *chunk, uint64_t from, uint64_t total, uint8_t 
     return size;
 }
 
-/* By write and writev in turn, the latter with empty pieces among the others. */
-static struct sml_io write_some(struct sml_channel *channel, uint8_t *data, size_t size, int turn)
-{
-    size_t third = size / 3;
-    struct iovec pieces[] = { { data, 0 }, { data, third }, { data + third, 0 },
-                              { data + third, size - third } };
-
-    if (turn % 2 == 0)
-        return sml_channel_write(channel, data, size);
-    return sml_channel_writev(channel, third > 0 ? pieces : pieces + 3, third > 0 ? 4 : 1);
-}
-
 static void send_stream(struct sml_channel *channel, uint64_t total, uint8_t salt)
 {
     uint8_t *chunk = malloc(CHUNK_BYTES);
     uint64_t done = 0;
 
     assert_non_null(chunk);
-    for (int turn = 0; done < total; turn++) {
+    while (done < total) {
         size_t size = fill_chunk(chunk, done, total, salt);
-        struct sml_io io = write_some(channel, chunk, size, turn);
+        struct sml_io io = sml_channel_write(channel, chunk, size);
 
         if (io.kind == SML_IO_AGAIN) {
             assert_int_equal(sml_channel_wait_writable(channel, -1, guard()), SML_WAIT_READY);
@@ -253,9 +241,7 @@ static struct sml_io write_until_broken(struct sml_channel *channel)
     struct sml_io io = { 0, SML_IO_AGAIN, 0 };
 
     for (int i = 0; i < 10000 && io.kind != SML_IO_BROKEN; i++) {
-        io = i % 2 == 0 ? sml_channel_write(channel, "xy", 2)
-                        : sml_channel_writev(channel, (struct iovec[]){ { "x", 1 }, { "y", 1 } },
-                                             2);
+        io = sml_channel_write(channel, "xy", 2);
         if (io.kind == SML_IO_AGAIN)
             (void)sml_channel_wait_writable(channel, -1, guard());
         else if (io.kind == SML_IO_MOVED)
@@ -468,7 +454,6 @@ static void one_call_per_operation(void **state)
 {
     const struct kind *kind = *state;
     struct ends ends = open_ends(state);
-    struct iovec pieces[2] = { { "ab", 2 }, { "cd", 2 } };
     char text[16];
 
     if (!kind->is_socket) {
@@ -478,10 +463,8 @@ static void one_call_per_operation(void **state)
     inject_count_start(ends.a->fd_write);
     assert_int_equal(sml_channel_write(ends.a, "xyz", 3).bytes, 3);
     assert_int_equal(inject_count(), 1);
-    assert_int_equal(sml_channel_writev(ends.a, pieces, 2).bytes, 4);
+    assert_int_equal(sml_channel_write(ends.a, "abcd", 4).bytes, 4);
     assert_int_equal(inject_count(), 2);
-    assert_int_equal(sml_channel_writev(ends.a, pieces, 1).bytes, 2);
-    assert_int_equal(inject_count(), 3);
     assert_int_equal(sml_channel_wait_readable(ends.b, -1, guard()), SML_WAIT_READY);
     inject_count_start(ends.b->fd_read);
     assert_int_equal(sml_channel_read_wait(ends.b, text, 5, SML_NEVER).bytes, 5);

@@ -54,7 +54,9 @@ class Readme(unittest.TestCase):
                     continue
                 command = line[2:].split('    ')[0].rstrip()
                 if command.endswith('&'):
-                    command = command[:-1] + '>/dev/null 2>&1 &'
+                    socket = re.search(r'unix:(\S+)', command).group(1)
+                    command = command[:-1] + '>/dev/null 2>&1 &\n' \
+                        f'until [ -S {socket} ]; do sleep 0.1; done'
                 elif ' bench ' in command:
                     command = command.replace('5s', '1s') + ' >/dev/null'
                 script.append(command)

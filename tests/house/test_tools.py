@@ -286,6 +286,8 @@ class Contracts(Tree):
 
 
 class Format(Tree):
+    MACROS = '#define X_INIT { 0, 1 }\n\n#define X(a, b) { a, b, 0 }\n\n'
+
     def test_format(self):
         import format as formatter
         if not formatter.find_formatter():
@@ -293,11 +295,11 @@ class Format(Tree):
         shutil.copy(os.path.join(house.ROOT, '.clang-format'), self.root)
         for path in ('tool/output.h', 'tool/main.c', 'include/semel/semel.h'):
             self.good('format.py', path)
-        self.put('tool/x.c', SPDX + '#define X_INIT { 0, 1 }\nint f(int a) {\n  return a;\n}\n')
+        self.put('tool/x.c', SPDX + self.MACROS + 'int f(int a) {\n  return a;\n}\n')
         self.bad('format.py', '-int f(int a) {', 'tool/x.c')
         self.good('format.py', '--fix', 'tool/x.c')
         with open(os.path.join(self.root, 'tool/x.c'), encoding='utf-8') as file:
-            self.assertEqual(file.read(), SPDX + '#define X_INIT { 0, 1 }\nint f(int a)\n{\n'
+            self.assertEqual(file.read(), SPDX + self.MACROS + 'int f(int a)\n{\n'
                              '    return a;\n}\n')
 
 

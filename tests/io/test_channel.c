@@ -274,8 +274,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         { "errors have status and words", errors_have_status_and_words, NULL, NULL, NULL },
         { "unfit descriptors are refused", unfit_descriptors_are_refused, NULL, NULL, NULL },
-        { "adopted descriptors become the library's", adopted_descriptors_become_the_librarys,
-          NULL, NULL, NULL },
+        { "adopted descriptors become the library's", adopted_descriptors_become_the_librarys, NULL,
+          NULL, NULL },
         { "non-blocking socket is waited for", non_blocking_socket_is_waited_for, NULL, NULL,
           NULL },
         { "mixed descriptors work", mixed_descriptors_work, NULL, NULL, NULL },

@@ -11,9 +11,9 @@
 #include "io/listener.h"
 #include "os/clock.h"
 
-static int connect_error;          /* what connect says; 0: the real answer */
-static bool bind_to_target;        /* so that the socket connects to itself */
-static struct addrinfo *names;     /* what every host name means */
+static int connect_error;      /* what connect says; 0: the real answer */
+static bool bind_to_target;    /* so that the socket connects to itself */
+static struct addrinfo *names; /* what every host name means */
 
 int __real_connect(int fd, const struct sockaddr *where, socklen_t size);
 int __wrap_connect(int fd, const struct sockaddr *where, socklen_t size);

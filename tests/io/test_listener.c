@@ -16,7 +16,7 @@
 #include "os/clock.h"
 #include "os/thread.h"
 
-static int accept_error; /* what accept4 says, once */
+static int accept_error;                             /* what accept4 says, once */
 static void (*while_locking)(const char *lock_path); /* runs before the next flock */
 static void (*while_probing)(void);                  /* runs before the next connect */
 
@@ -78,8 +78,7 @@ static struct sml_address address_of(const char *text)
     return parsed;
 }
 
-static void assert_refused(const struct sml_address *at, enum semel_status status,
-                           const char *what)
+static void assert_refused(const struct sml_address *at, enum semel_status status, const char *what)
 {
     struct sml_listener listener;
     struct sml_reason reason;
@@ -412,8 +411,7 @@ static void no_descriptors_turns_clients_away(void **state)
         assert_int_equal(sml_connect_now(&address, SML_NEVER, &clients[i], NULL), SEMEL_OK);
     before = exhaust();
     for (int i = 0; i < 2; i++)
-        assert_int_equal(sml_listener_accept(&listener, &server, &reason),
-                         SML_ACCEPT_TURNED_AWAY);
+        assert_int_equal(sml_listener_accept(&listener, &server, &reason), SML_ACCEPT_TURNED_AWAY);
     assert_non_null(strstr(reason.text, address.text));
     assert_non_null(strstr(reason.text, "no descriptors left in this process"));
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
@@ -501,8 +499,8 @@ int main(void)
         { "foreign server is respected", foreign_server_is_respected, NULL, NULL, NULL },
         { "dead server's file is replaced", dead_servers_file_is_replaced, NULL, NULL, NULL },
         { "other files are left alone", other_files_are_left_alone, NULL, NULL, NULL },
-        { "rival cannot take over while probing", rival_cannot_take_over_while_probing, NULL,
-          NULL, NULL },
+        { "rival cannot take over while probing", rival_cannot_take_over_while_probing, NULL, NULL,
+          NULL },
         { "stale lock file is noticed", stale_lock_file_is_noticed, NULL, NULL, NULL },
         { "one of several servers wins", one_of_several_servers_wins, NULL, NULL, NULL },
         { "tcp port is chosen and told", tcp_port_is_chosen_and_told, NULL, NULL, NULL },

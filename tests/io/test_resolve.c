@@ -41,10 +41,10 @@ static void numbers_need_no_name_service(void **state)
         const char *text;
         bool loopback;
     } cases[] = {
-        { "tcp:127.0.0.1:7000", true },        { "tcp:127.9.8.7:7000", true },
-        { "tcp:128.0.0.1:7000", false },       { "tcp:0.0.0.0:7000", false },
-        { "tcp:[::1]:7000", true },            { "tcp:[::]:7000", false },
-        { "tcp:[::ffff:127.0.0.1]:7", true },  { "tcp:[::ffff:10.0.0.1]:7", false },
+        { "tcp:127.0.0.1:7000", true },       { "tcp:127.9.8.7:7000", true },
+        { "tcp:128.0.0.1:7000", false },      { "tcp:0.0.0.0:7000", false },
+        { "tcp:[::1]:7000", true },           { "tcp:[::]:7000", false },
+        { "tcp:[::ffff:127.0.0.1]:7", true }, { "tcp:[::ffff:10.0.0.1]:7", false },
         { "tcp:[2001:db8::1]:7000", false },
     };
 

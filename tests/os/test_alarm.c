@@ -31,7 +31,7 @@ static void it_goes_off_once_and_not_before_its_time(void **state)
     sml_alarm_drain(&alarm);
     assert_int_equal(alarm.at, SML_NEVER);
     assert_false(goes_off(&alarm, 0));
-    sml_alarm_drain(&alarm); /* again: nothing is there */
+    sml_alarm_drain(&alarm);  /* again: nothing is there */
     sml_alarm_set(&alarm, 1); /* a time long past */
     assert_true(goes_off(&alarm, 60000));
     sml_alarm_close(&alarm);

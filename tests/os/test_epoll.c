@@ -9,8 +9,8 @@
 #include "os/clock.h"
 #include "os/epoll.h"
 
-static int interruptions;   /* EINTRs still to be injected */
-static int waits_refused;   /* epoll_pwait2 does not exist */
+static int interruptions; /* EINTRs still to be injected */
+static int waits_refused; /* epoll_pwait2 does not exist */
 
 int __real_epoll_wait(int fd, struct epoll_event *events, int max, int timeout);
 int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout);

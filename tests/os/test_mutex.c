@@ -76,11 +76,10 @@ static void condition_wakes(void **state)
     sml_mutex_lock(&shared.mutex);
     for (int i = 0; i < 100; i++) {
         shared.turn = 1;
-        sml_cond_signal(&shared.cond);
+        sml_cond_broadcast(&shared.cond);
         while (shared.turn != 0)
             assert_true(sml_cond_wait_until(&shared.cond, &shared.mutex,
-                                            i % 2 ? SML_NEVER
-                                                  : sml_clock_now() + 60 * SML_SECOND));
+                                            i % 2 ? SML_NEVER : sml_clock_now() + 60 * SML_SECOND));
     }
     sml_mutex_unlock(&shared.mutex);
     sml_thread_join(&thread);

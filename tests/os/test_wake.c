@@ -82,8 +82,7 @@ static void no_signal_is_lost(void **state)
     assert_int_equal(sml_wake_open(&traffic.wake), SEMEL_OK);
     atomic_init(&traffic.published, 0);
     for (int i = 0; i < 2; i++)
-        assert_int_equal(sml_thread_create(&threads[i], "publish", 0, publish, &traffic),
-                         SEMEL_OK);
+        assert_int_equal(sml_thread_create(&threads[i], "publish", 0, publish, &traffic), SEMEL_OK);
     while (seen < 2 * ITEMS) {
         struct pollfd watched = { traffic.wake.fd, POLLIN, 0 };
 

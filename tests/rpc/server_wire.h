@@ -167,6 +167,14 @@ UNUSED static void wire_call(struct wire *wire, uint64_t xid, const char *method
     assert_true(wire_send(wire, frame, sml_encode_call(frame, xid, &call)));
 }
 
+UNUSED static void wire_ack(struct wire *wire, uint64_t first, uint32_t count)
+{
+    uint8_t frame[SML_FRAME_BYTES_MAX];
+    struct sml_ack_range range = { first, count };
+
+    assert_true(wire_send(wire, frame, sml_encode_ack(frame, &range, 1)));
+}
+
 UNUSED static void wire_expect_reply(struct wire *wire, uint64_t xid, enum semel_outcome outcome,
                                      const char *body)
 {

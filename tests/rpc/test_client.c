@@ -3,6 +3,7 @@
 #include "client_kit.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 /* --- options ---------------------------------------------------------------------------- */
@@ -338,6 +339,45 @@ static void test_fork(void **state)
     kit_script_stop(script);
 }
 
+#define STACK_BYTES (256 * 1024)
+
+/* A caller is blocked at the fork. Its record lies on its stack, which the child may not touch. */
+static void test_fork_blocked(void **state)
+{
+    atomic_int calls = 0;
+    struct kit_script *script = kit_script_start(play_hang, &calls);
+    struct waiter waiter = { .client = open_client(kit_script_address(script), NULL) };
+    void *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    pthread_attr_t attr;
+    int status = -1;
+    pid_t pid;
+
+    (void)state;
+    assert_ptr_not_equal(stack, MAP_FAILED);
+    pthread_attr_init(&attr);
+    assert_int_equal(pthread_attr_setstack(&attr, stack, STACK_BYTES), 0);
+    assert_int_equal(pthread_create(&waiter.thread, &attr, wait_for_ever, &waiter), 0);
+    wait_count(&calls, 1);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (mprotect(stack, STACK_BYTES, PROT_NONE) != 0)
+            _exit(1);
+        _exit(semel_client_destroy(waiter.client) == SEMEL_FORKED ? 0 : 2);
+    }
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    assert_int_equal(status, 0);
+    close_client(waiter.client);
+    pthread_join(waiter.thread, NULL);
+    assert_int_equal(waiter.result.status, SEMEL_STOPPED);
+    semel_result_clear(&waiter.result);
+    pthread_attr_destroy(&attr);
+    munmap(stack, STACK_BYTES);
+    kit_script_stop(script);
+}
+
 /* --- leaks ------------------------------------------------------------------------------ */
 
 #define CYCLES 10000
@@ -377,6 +417,7 @@ int main(void)
         TEST("M10 stop: from a callback", test_stop_in_callback),
         TEST("M10 stop: destroy in a callback of stop", test_destroy_in_stop),
         TEST("fork", test_fork),
+        TEST("fork while a caller is blocked", test_fork_blocked),
         TEST("M10 stop: cycles leak nothing", test_cycles),
     };
 

@@ -136,7 +136,7 @@ static void test_rounds(void **state)
     assert_int_equal(f->pen.writes, SML_PEN_ROUNDS);
     assert_false(f->lent);
     f->refuse = true;
-    assert_int_equal(sml_pen_write(&f->pen, false), SML_PEN_MORE);
+    assert_int_equal(sml_pen_write(&f->pen, false), SML_PEN_STARVED);
     f->refuse = false;
     f->piece = SIZE_MAX;
     assert_int_equal(sml_pen_write(&f->pen, false), SML_PEN_CLEAR);

@@ -2,6 +2,8 @@
 /* A request as its handler sees it, and every way to finish one. */
 #include "server_kit.h"
 
+#include <sys/wait.h>
+
 /* --- M3, what a failure carries --------------------------------------------------------------- */
 
 static void fail_fully(struct semel_request *request, void *user)
@@ -398,7 +400,7 @@ static void outstay(struct semel_request *request, void *user)
 static void test_caller_left(void **state)
 {
     struct semel_client_options quick = { .cancel_grace_ms = 20 };
-    struct semel_call_options soon = { .deadline_ms = 50 };
+    struct semel_call_options soon = { .deadline_ms = 500 };
     struct rig *rig = rig_make(NULL);
     struct watch watch = { .listen = false };
     struct semel_client *client;
@@ -410,6 +412,7 @@ static void test_caller_left(void **state)
     rig_export(rig, "echo", echo, NULL, NULL);
     rig_go(rig);
     client = rig_connect(rig, &quick);
+    expect_echo(client, "connected");
     result = expect(client, "outstay", "", &soon, SEMEL_UNKNOWN, SEMEL_DEADLINE);
     semel_result_clear(&result);
     assert_true(kit_eventually(is_done, &watch, 60));
@@ -417,7 +420,6 @@ static void test_caller_left(void **state)
     /* A client that leaves altogether. */
     atomic_store(&watch.done, 0);
     atomic_store(&watch.started, 0);
-    soon.deadline_ms = 100;
     start_call(client, "outstay", "", &soon, &last, NULL);
     assert_true(kit_eventually(has_started, &watch, 60));
     assert_int_equal(semel_client_destroy(client), SEMEL_OK);
@@ -458,6 +460,87 @@ static void test_expired_waiting(void **state)
     semel_result_clear(&first.result);
     rig_end(rig);
     gate_fini(&gate);
+}
+
+/* --- fork --------------------------------------------------------------------------------- */
+
+/* What a child may do with its parent's request; the number of the first thing that is wrong. */
+static int use_in_child(struct semel_request *request)
+{
+    if (semel_request_reply(request, "child", 5) != SEMEL_FORKED)
+        return 1;
+    if (semel_request_fail(request, 1, "child") != SEMEL_FORKED)
+        return 2;
+    if (semel_request_fail_with(request, 1, "child", semel_bytes("d", 1), "t") != SEMEL_FORKED)
+        return 3;
+    semel_request_on_cancel(request, told, NULL);
+    semel_request_on_cancel(request, NULL, NULL);
+    semel_request_drop(request);
+    semel_request_died(request, "child");
+    return 0;
+}
+
+static void end_quietly(void)
+{
+    _exit(0);
+}
+
+/* "use": the child uses the request and ends here; "return": it returns. */
+static void fork_inside(struct semel_request *request, void *user)
+{
+    struct semel_bytes body = semel_request_body(request);
+    bool returns = body.size == 6;
+    int status = -1;
+    pid_t pid;
+
+    (void)user;
+    if (body.size == 0) {
+        REQUIRE(semel_request_reply(request, "", 0) == SEMEL_OK);
+        return;
+    }
+    pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0 && !returns)
+        _exit(use_in_child(request));
+    if (pid == 0) {
+        alarm(30);
+        /* Only the end itself is looked at, not what a leak checker says of half a process. (The
+         * thread checker has nothing to say, and cannot run a handler that late.) */
+        if (!THREAD_SANITIZER)
+            atexit(end_quietly);
+        return;
+    }
+    REQUIRE(waitpid(pid, &status, 0) == pid);
+    REQUIRE(semel_request_reply(request, &status, sizeof status) == SEMEL_OK);
+}
+
+static void expect_fork(struct rig *rig, const char *what)
+{
+    struct semel_result result = expect(rig->client, "fork", what, NULL, SEMEL_VALUE, SEMEL_OK);
+    int status = -1;
+
+    assert_int_equal(result.body.size, sizeof status);
+    memcpy(&status, result.body.data, sizeof status);
+    assert_int_equal(status, 0);
+    semel_result_clear(&result);
+}
+
+/* On a worker first; then, once the method is known to be short, on the thread that reads. */
+static void test_fork(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+
+    (void)state;
+    rig_export(rig, "fork", fork_inside, NULL, NULL);
+    rig_go(rig);
+    for (int round = 0; round < 3; round++) {
+        expect_fork(rig, "use");
+        expect_fork(rig, "return");
+        for (int i = 0; i < 200; i++)
+            expect_gone(rig->client, "fork", SEMEL_VALUE, SEMEL_OK);
+    }
+    assert_int_equal(rig_counters(rig).connections_lost, 0);
+    rig_end(rig);
 }
 
 /* --- S6 ---------------------------------------------------------------------------------- */
@@ -536,6 +619,7 @@ int main(void)
         TEST("a cancelled call is seen by its handler, once", test_cancel),
         TEST("a handler sees that its caller has left", test_caller_left),
         TEST("calls that expire while they wait never run", test_expired_waiting),
+        TEST("a forked child cannot use its parent's request, nor serve", test_fork),
         TEST("S6 handler failure is stored and replayed", test_failure_stored),
     };
 

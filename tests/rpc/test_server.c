@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* How a server ends: stop, drain, wait, destroy, in any order, and in a forked child. */
 #include "server_kit.h"
+#include "server_wire.h"
 
 #include <sys/wait.h>
 
@@ -103,6 +104,45 @@ static void *run(void *arg)
 {
     REQUIRE(semel_server_run(arg) == SEMEL_OK);
     return NULL;
+}
+
+struct starter {
+    struct semel_server *server;
+    pthread_barrier_t *together;
+    enum semel_status waited;
+};
+
+static void *start_or_wait(void *arg)
+{
+    struct starter *starter = arg;
+
+    pthread_barrier_wait(starter->together);
+    if (semel_server_start(starter->server) == SEMEL_ALREADY)
+        starter->waited = semel_server_wait(starter->server, 0, NULL);
+    return NULL;
+}
+
+/* Whoever hears that a server is started already can wait for it. */
+static void test_wait_while_starting(void **state)
+{
+    pthread_barrier_t together;
+
+    (void)state;
+    pthread_barrier_init(&together, NULL, 2);
+    for (int i = 0; i < 300; i++) {
+        struct rig *rig = rig_make(NULL);
+        struct starter two[2] = { { rig->server, &together, SEMEL_DEADLINE },
+                                  { rig->server, &together, SEMEL_DEADLINE } };
+        pthread_t thread;
+
+        assert_int_equal(pthread_create(&thread, NULL, start_or_wait, &two[0]), 0);
+        start_or_wait(&two[1]);
+        pthread_join(thread, NULL);
+        assert_int_equal(two[0].waited, SEMEL_DEADLINE);
+        assert_int_equal(two[1].waited, SEMEL_DEADLINE);
+        rig_end(rig);
+    }
+    pthread_barrier_destroy(&together);
 }
 
 static void test_run(void **state)
@@ -296,6 +336,38 @@ static void test_drain_limit(void **state)
     rig_end(rig);
 }
 
+static bool none_connected(void *arg)
+{
+    return rig_counters(arg).connections_open == 0;
+}
+
+/* A handler is told of the stop although its caller's connection is gone, and no other is there. */
+static void test_stop_unconnected(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct ear ear = { 0 };
+    struct wire *wire;
+
+    (void)state;
+    rig_export(rig, "listen", listen_long, &ear, NULL);
+    rig_serve(rig);
+    wire = wire_meet(rig, 1);
+    wire_call(wire, 1, "listen", "");
+    assert_true(kit_eventually(one_running, rig, 60));
+    wire_close(wire);
+    assert_true(kit_eventually(none_connected, rig, 60));
+    assert_int_equal(atomic_load(&ear.told), 0);
+    semel_server_stop(rig->server);
+    assert_int_equal(semel_server_wait(rig->server, 30000, NULL), SEMEL_OK);
+    assert_int_equal(atomic_load(&ear.told), 1);
+    rig_end(rig);
+}
+
+static bool says_draining(void *arg)
+{
+    return log_has(arg, "draining, for at most");
+}
+
 /* While it drains, nobody new gets in, and nobody's new call runs. */
 static void test_drain_refuses(void **state)
 {
@@ -314,7 +386,7 @@ static void test_drain_refuses(void **state)
     start_call(rig->client, "gated", "", NULL, &seen, NULL);
     wait_inside(&gate, 1);
     semel_server_drain(rig->server, 60000);
-    kit_sleep_ms(50);
+    assert_true(kit_eventually(says_draining, rig, 60));
     late = rig_connect(rig, NULL);
     semel_client_call(late, "never", semel_bytes(NULL, 0), &soon, &result);
     assert_int_equal(result.outcome, SEMEL_NOT_EXECUTED);
@@ -432,11 +504,13 @@ int main(void)
         TEST("M10 stop: any order, twice, at every stage", test_any_order),
         TEST("M10 stop: from a handler, twice", test_from_handler),
         TEST("M10 stop: start is once", test_start_twice),
+        TEST("M10 stop: wait while another thread starts", test_wait_while_starting),
         TEST("M10 stop: run returns", test_run),
         TEST("M10 stop: cycles leave no descriptor and no thread", test_cycles),
         TEST("M11 queued jobs at stop are not executed", test_queued_at_stop),
         TEST("M11 queued jobs at stop run when it drains", test_queued_at_drain),
         TEST("S13 close: the graceful limit is kept, then handlers are told", test_drain_limit),
+        TEST("S13 close: handlers are told, also without a connection", test_stop_unconnected),
         TEST("S13 close: a draining server takes nothing new", test_drain_refuses),
         TEST("destroy waits for taken requests", test_destroy_waits),
         TEST("a forked child is refused, its parent goes on", test_fork),

@@ -3,7 +3,10 @@
 #include "server_kit.h"
 #include "server_wire.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+
+#include "rpc/pen.h"
 
 /* --- M7 ---------------------------------------------------------------------------------- */
 
@@ -222,7 +225,7 @@ static void test_partial(void **state)
 
 static void test_slow_hello(void **state)
 {
-    struct semel_server_options options = { .handshake_ms = 200 };
+    struct semel_server_options options = { .handshake_ms = 1000 };
     struct rig *rig = rig_make(&options);
     struct wire *slow[40];
 
@@ -343,6 +346,141 @@ static void test_slow_reader(void **state)
     rig_end(rig);
 }
 
+/* --- ends that need the server's help --------------------------------------------------------- */
+
+static void answer_big(struct semel_request *request, void *user)
+{
+    static const char big[1 << 20];
+
+    (void)user;
+    REQUIRE(semel_request_reply(request, big, sizeof big) == SEMEL_OK);
+}
+
+static bool none_open(void *arg)
+{
+    return rig_counters(arg).connections_open == 0;
+}
+
+/* Until the server's bytes find no room any more. */
+static void wait_full(struct rig *rig)
+{
+    uint64_t sent, now = 0;
+
+    do {
+        sent = now;
+        kit_sleep_ms(5);
+        now = rig_counters(rig).bytes_sent;
+    } while (now < 4096 || now != sent);
+}
+
+/* A full pipe whose reader goes away, while the other one stays open: epoll says ERROR only. */
+static void test_pipe_abandoned(void **state)
+{
+    struct semel_server_options options = { .heartbeat_ms = -1 };
+    struct rig *rig = rig_make(&options);
+    struct sml_hello hello = hello_of(1, 1);
+    struct sml_call_frame call = call_of("big", "");
+    uint8_t out[SML_FRAME_BYTES_MAX];
+    int there[2], back[2];
+    char address[64];
+    size_t size;
+
+    (void)state;
+    rig_export(rig, "big", answer_big, NULL, NULL);
+    rig_serve(rig);
+    assert_int_equal(pipe2(there, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(back, O_CLOEXEC), 0);
+    snprintf(address, sizeof address, "fd:%d/%d", there[0], back[1]);
+    assert_int_equal(semel_server_listen(rig->server, address), SEMEL_OK);
+    size = sml_encode_hello(out, &hello);
+    assert_int_equal(write(there[1], out, size), size);
+    assert_true(read(back[0], out, sizeof out) > 0); /* WELCOME */
+    size = sml_encode_call(out, 1, &call);
+    assert_int_equal(write(there[1], out, size), size);
+    wait_full(rig);
+    assert_int_equal(rig_counters(rig).connections_open, 1);
+    close(back[0]);
+    assert_true(kit_eventually(none_open, rig, 30));
+    close(there[1]);
+    rig_end(rig);
+}
+
+/* BYE is due: it cannot be written, as nobody reads; or it is written, and nobody closes. The time
+ * for that is bounded. */
+static void test_bye_unread(void **state)
+{
+    struct semel_server_options options = { .heartbeat_ms = -1 };
+    struct rig *rig = rig_make(&options);
+
+    (void)state;
+    rig_export(rig, "big", answer_big, NULL, NULL);
+    rig_serve(rig);
+    for (uint8_t full = 0; full < 2; full++) {
+        struct wire *wire = wire_meet(rig, 1 + full);
+
+        if (full) {
+            wire_call(wire, 1, "big", "");
+            wait_full(rig);
+        }
+        assert_true(wire_send(wire, "this is no frame at all ............", 36));
+        assert_true(kit_eventually(none_open, rig, 30));
+        wire_close(wire);
+    }
+    assert_int_equal(rig_counters(rig).protocol_errors, 2);
+    rig_end(rig);
+}
+
+/* --- no memory -------------------------------------------------------------------------------- */
+
+static atomic_bool no_buffers;
+static atomic_int refused;
+
+/* The linker puts this in malloc's place. */
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+    if (size == SML_PEN_BUFFER_BYTES && atomic_load(&no_buffers)) {
+        atomic_fetch_add(&refused, 1);
+        return NULL;
+    }
+    return __real_malloc(size);
+}
+
+static bool was_refused(void *arg)
+{
+    return atomic_load(&refused) > *(int *)arg;
+}
+
+/* No buffer to write from: asked for again now and then, not all the time, until there is one. */
+static void test_no_buffer(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct sml_hello hello = hello_of(1, 1);
+    struct sml_frame frame;
+    struct wire *wire;
+    int before, some = 3;
+
+    (void)state;
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_serve(rig);
+    atomic_store(&no_buffers, true);
+    wire = wire_open(rig);
+    wire_hello(wire, &hello);
+    assert_true(kit_eventually(was_refused, &some, 60));
+    before = atomic_load(&refused);
+    kit_sleep_ms(200);
+    assert_in_range(atomic_load(&refused) - before, 1, 1000);
+    assert_int_equal(rig_counters(rig).bytes_sent, 0);
+    atomic_store(&no_buffers, false);
+    wire_expect(wire, SML_WELCOME, &frame);
+    wire_call(wire, 1, "echo", "at last");
+    wire_expect_reply(wire, 1, SEMEL_VALUE, "at last");
+    wire_close(wire);
+    rig_end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +492,9 @@ int main(void)
         TEST("a silent client is cut", test_silent),
         TEST("idle connections are small", test_idle_memory),
         TEST("a client that does not read stops nobody", test_slow_reader),
+        TEST("a full pipe that nobody reads any more is closed", test_pipe_abandoned),
+        TEST("a BYE that nobody reads is waited for in bounds", test_bye_unread),
+        TEST("no memory to write from: no spin, and it goes on", test_no_buffer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The counters add up. */
 #include "server_kit.h"
+#include "server_wire.h"
 
 static void say_no(struct semel_request *request, void *user)
 {
@@ -58,10 +59,46 @@ static void test_counters(void **state)
     rig_end(rig);
 }
 
+/* A session whose abandoned calls go on running is refused more; that counts, too. */
+static void test_refused_by_session(void **state)
+{
+    struct semel_server_options options = { .workers = 2 };
+    struct rig *rig = rig_make(&options);
+    struct sml_hello hello = hello_of(1, 1);
+    struct wire *wire = NULL;
+    struct sml_frame frame;
+    struct gate gate;
+
+    (void)state;
+    gate_init(&gate);
+    rig_export(rig, "gated", gated, &gate, NULL);
+    rig_serve(rig);
+    wire = wire_open(rig);
+    hello.window = 1;
+    wire_hello(wire, &hello);
+    wire_expect(wire, SML_WELCOME, &frame);
+    for (uint64_t xid = 1; xid <= 2; xid++) {
+        wire_call(wire, xid, "gated", "");
+        wait_inside(&gate, (int)xid);
+        wire_ack(wire, xid, 1);
+    }
+    assert_int_equal(rig_counters(rig).calls_busy, 0);
+    wire_call(wire, 3, "gated", "");
+    wire_expect(wire, SML_BUSY, &frame);
+    assert_int_equal(rig_counters(rig).calls_busy, 1);
+    assert_int_equal(rig_counters(rig).calls_refused, 0);
+    gate_open(&gate, true);
+    wire_close(wire);
+    rig_end(rig);
+    gate_fini(&gate);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { TEST("counters add up, also over sessions that are gone",
-                                             test_counters) };
+    const struct CMUnitTest tests[] = {
+        TEST("counters add up, also over sessions that are gone", test_counters),
+        TEST("what a session refuses by itself is counted", test_refused_by_session),
+    };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -141,11 +141,39 @@ static void test_limit_and_backlog(void **state)
     gate_fini(&gate);
 }
 
+/* Replies, and takes its time to return. */
+static void reply_and_stay(struct semel_request *request, void *user)
+{
+    (void)user;
+    REQUIRE(semel_request_reply(request, "", 0) == SEMEL_OK);
+    kit_sleep_ms(2);
+}
+
+/* Who has its reply finds the place free that its call held. */
+static void test_one_after_the_other(void **state)
+{
+    struct semel_server_options options = { .workers = 1, .backlog_none = true };
+    struct semel_call_options refuse = { .refuse_when_full = true };
+    struct rig *rig = rig_make(&options);
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "stay", reply_and_stay, NULL, NULL);
+    rig_go(rig);
+    for (int i = 0; i < 100; i++) {
+        result = expect(rig->client, "stay", "", &refuse, SEMEL_VALUE, SEMEL_OK);
+        semel_result_clear(&result);
+    }
+    assert_int_equal(rig_counters(rig).calls_refused, 0);
+    rig_end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST("backlog is exact", test_backlog),
         TEST("a method's limit is exact and blocks nobody", test_method_limit),
+        TEST("one caller after the other is never refused", test_one_after_the_other),
         TEST("calls over a limit count as waiting", test_limit_and_backlog),
     };
 

@@ -3,6 +3,8 @@
 #include "server_kit.h"
 #include "server_wire.h"
 
+#include <sched.h>
+
 /* --- S6, S8, S9 ---------------------------------------------------------------------------- */
 
 static void fail_counted(struct semel_request *request, void *user)
@@ -125,6 +127,92 @@ static void test_end_session_busy(void **state)
     gate_fini(&gate);
 }
 
+static void nap(struct semel_request *request, void *user)
+{
+    struct semel_bytes body = semel_request_body(request);
+
+    (void)user;
+    for (size_t i = 0; i < body.size; i++)
+        sched_yield();
+    (void)!semel_request_reply(request, body.data, body.size);
+}
+
+static void count_end(struct semel_result *result, void *user)
+{
+    (void)result;
+    atomic_fetch_add((atomic_int *)user, 1);
+}
+
+/* Clients leave with many calls under way: what the end cancels, workers are about to take. */
+static void test_end_session_race(void **state)
+{
+    struct semel_server_options options = { .workers = 4 };
+    struct rig *rig = rig_make(&options);
+    static const char body[64];
+
+    (void)state;
+    rig_export(rig, "nap", nap, NULL, NULL);
+    rig_serve(rig);
+    for (int round = 0; round < (SLOW_BUILD ? 40 : 150); round++) {
+        struct semel_client *client = rig_connect(rig, NULL);
+        atomic_int ended = 0;
+
+        assert_int_equal(semel_client_wait_connected(client, 60000, NULL, 0), SEMEL_OK);
+        for (int i = 0; i < 100; i++)
+            assert_int_equal(semel_client_start(client, "nap",
+                                                semel_bytes(body, (size_t)(i * 7 % 64)), NULL,
+                                                count_end, &ended, NULL),
+                             SEMEL_OK);
+        for (int i = 0; i < round % 8 * 20; i++)
+            sched_yield();
+        assert_int_equal(semel_client_destroy(client), SEMEL_OK);
+        assert_int_equal(atomic_load(&ended), 100);
+    }
+    assert_true(kit_eventually(no_handler, rig, 60));
+    assert_int_equal(rig_counters(rig).calls_waiting, 0);
+    rig_end(rig);
+}
+
+/* A client that ends its session while its call runs, and is gone when the reply is written. */
+static void leave_first(struct semel_request *request, void *user)
+{
+    struct wire **wire = user;
+    uint8_t out[SML_FRAME_BYTES_MAX];
+
+    if (*wire) {
+        size_t size = sml_encode_bye(out, SML_BYE_END, semel_bytes_text("bye"));
+
+        REQUIRE(wire_send(*wire, out, size));
+        wire_close(*wire);
+        *wire = NULL;
+    }
+    REQUIRE(semel_request_reply(request, "", 0) == SEMEL_OK);
+}
+
+static void test_end_session_unread(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct wire *leaver = NULL;
+
+    (void)state;
+    rig_export(rig, "leave", leave_first, &leaver, NULL);
+    rig_go(rig);
+    for (uint8_t round = 1; round <= 60; round++) {
+        struct wire *wire;
+
+        /* Known to be short, it runs on the thread that reads, which then writes before it reads
+         * the BYE. */
+        for (int i = 0; i < 20; i++)
+            expect_gone(rig->client, "leave", SEMEL_VALUE, SEMEL_OK);
+        wire = wire_meet(rig, round);
+        leaver = wire;
+        wire_call(wire, 1, "leave", "");
+        assert_true(kit_eventually(one_session, rig, 60));
+    }
+    assert_int_equal(rig_counters(rig).sessions_ended, 60);
+    rig_end(rig);
+}
+
 static void test_unknown_session(void **state)
 {
     struct rig *rig = rig_make(NULL);
@@ -177,6 +265,50 @@ static void test_orphan(void **state)
     rig_end(rig);
 }
 
+/* --- stored replies -------------------------------------------------------------------------- */
+
+static void grow(struct semel_request *request, void *user)
+{
+    static const char reply[600];
+
+    atomic_fetch_add((atomic_int *)user, 1);
+    REQUIRE(semel_request_reply(request, reply, sizeof reply) == SEMEL_OK);
+}
+
+/* Replies that nobody acknowledges hold further calls back; the acknowledgement lets them go. */
+static void test_stored(void **state)
+{
+    struct semel_server_options options = { .body_bytes = 1000, .session_bytes = 1000 };
+    struct rig *rig = rig_make(&options);
+    atomic_int runs = 0;
+    struct sml_frame frame;
+    struct wire *wire;
+
+    (void)state;
+    rig_export(rig, "grow", grow, &runs, NULL);
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_go(rig);
+    wire = wire_meet(rig, 1);
+    for (int round = 0; round < 20; round++) {
+        uint64_t xid = (uint64_t)round * 5;
+
+        for (uint64_t i = 1; i <= 2; i++) {
+            wire_call(wire, xid + i, "grow", "");
+            wire_expect(wire, SML_REPLY, &frame);
+        }
+        for (uint64_t i = 3; i <= 5; i++)
+            wire_call(wire, xid + i, "echo", "held back");
+        expect_echo(rig->client, "others are not");
+        wire_ack(wire, xid + 1, 2);
+        for (int i = 3; i <= 5; i++)
+            wire_expect(wire, SML_REPLY, &frame);
+        wire_ack(wire, xid + 3, 3);
+    }
+    assert_int_equal(atomic_load(&runs), 40);
+    wire_close(wire);
+    rig_end(rig);
+}
+
 /* --- takeover -------------------------------------------------------------------------------- */
 
 static void test_takeover(void **state)
@@ -219,6 +351,9 @@ int main(void)
         TEST("S6 handler failure is stored, and replayed at every resume", test_failure_replayed),
         TEST("S8 end session, twice", test_end_session),
         TEST("S8 end session while its calls run and wait", test_end_session_busy),
+        TEST("S8 end session: cancelled while workers take its calls", test_end_session_race),
+        TEST("S8 end session: said before a write fails", test_end_session_unread),
+        TEST("stored replies hold calls back until they are fetched", test_stored),
         TEST("S9 unknown session is said to be unknown", test_unknown_session),
         TEST("S9 orphan is collected by its idle limit", test_orphan),
         TEST("the newest connection takes a session over", test_takeover),

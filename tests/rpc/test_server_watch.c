@@ -40,40 +40,53 @@ static bool moody_runs_inline(void *arg)
     return rig_counters(rig).calls_inline >= before + 10;
 }
 
-/* A method that was short blocks on the thread that reads: the neighbours go on, new connections
- * are accepted, and the method is kept off that thread from then on. */
+/* A method that was short blocks, on the thread that reads unless the machine was so busy that the
+ * method seemed long: the neighbours go on, new connections are accepted. Returns whether the
+ * watchdog had to help. */
+static bool block_once(struct rig *rig, struct moody *mood)
+{
+    uint64_t before = rig_counters(rig).takeovers_by_watchdog;
+    struct semel_client *other;
+    struct seen stuck;
+    bool helped;
+
+    assert_true(kit_eventually(moody_runs_inline, rig, 60));
+    gate_open(&mood->gate, false);
+    atomic_store(&mood->blocks, true);
+    start_call(rig->client, "moody", "", NULL, &stuck, NULL);
+    wait_inside(&mood->gate, 1);
+    for (int i = 0; i < 50; i++)
+        expect_echo(rig->client, "neighbour");
+    other = rig_connect(rig, NULL);
+    expect_echo(other, "another client");
+    assert_int_equal(semel_client_destroy(other), SEMEL_OK);
+    helped = rig_counters(rig).takeovers_by_watchdog > before;
+    assert_true(rig_counters(rig).threads <= 4);
+    assert_int_equal(atomic_load(&stuck.times), 0);
+    gate_open(&mood->gate, true);
+    wait_seen(&stuck);
+    assert_int_equal(stuck.outcome, SEMEL_VALUE);
+    semel_result_clear(&stuck.result);
+    assert_true(kit_eventually(none_running, rig, 60));
+    return helped;
+}
+
+/* Afterwards the method is kept off that thread. */
 static void takeover(bool on_demand)
 {
     struct semel_server_options options = { .workers = 2, .on_demand = on_demand };
     struct rig *rig = rig_make(&options);
     struct moody mood = { .blocks = false };
-    struct semel_client *other;
-    struct seen stuck;
     uint64_t before;
+    int tries = 0;
 
     gate_init(&mood.gate);
     rig_export(rig, "moody", moody, &mood, NULL);
     rig_export(rig, "echo", echo, NULL, NULL);
     rig_go(rig);
     assert_true(kit_eventually(has_run_inline, rig, 60));
-    assert_true(kit_eventually(moody_runs_inline, rig, 60));
-    before = rig_counters(rig).takeovers_by_watchdog;
-    atomic_store(&mood.blocks, true);
-    start_call(rig->client, "moody", "", NULL, &stuck, NULL);
-    wait_inside(&mood.gate, 1);
-    for (int i = 0; i < 50; i++)
-        expect_echo(rig->client, "neighbour");
-    other = rig_connect(rig, NULL);
-    expect_echo(other, "another client");
-    assert_int_equal(semel_client_destroy(other), SEMEL_OK);
-    assert_true(rig_counters(rig).takeovers_by_watchdog > before);
-    assert_true(rig_counters(rig).threads <= 4);
-    assert_int_equal(atomic_load(&stuck.times), 0);
-    gate_open(&mood.gate, true);
-    wait_seen(&stuck);
-    assert_int_equal(stuck.outcome, SEMEL_VALUE);
-    semel_result_clear(&stuck.result);
-    assert_true(kit_eventually(none_running, rig, 60));
+    while (!block_once(rig, &mood))
+        assert_true(++tries < 50);
     before = rig_counters(rig).calls_inline;
     for (int i = 0; i < 20; i++)
         expect_gone(rig->client, "moody", SEMEL_VALUE, SEMEL_OK);

@@ -58,15 +58,27 @@ static inline struct fixture *fixture_new(void)
 
     f->now = SML_SECOND;
     f->entropy = (struct sml_entropy){ fixture_fill, f };
-    f->link_options = (struct sml_link_options){
-        .cancel_grace = SML_SECOND, .connect = 3 * SML_SECOND, .handshake = 5 * SML_SECOND,
-        .heartbeat = 5 * SML_SECOND, .backoff_min = 100 * SML_MS, .backoff_max = 5 * SML_SECOND,
-        .give_up = 60 * SML_SECOND, .reconnect = true, .heartbeat_missed = 3, .addresses = 1,
-        .window = 8, .pending_max = 100, .body_bytes = 1 << 20 };
+    f->link_options = (struct sml_link_options){ .cancel_grace = SML_SECOND,
+                                                 .connect = 3 * SML_SECOND,
+                                                 .handshake = 5 * SML_SECOND,
+                                                 .heartbeat = 5 * SML_SECOND,
+                                                 .backoff_min = 100 * SML_MS,
+                                                 .backoff_max = 5 * SML_SECOND,
+                                                 .give_up = 60 * SML_SECOND,
+                                                 .reconnect = true,
+                                                 .heartbeat_missed = 3,
+                                                 .addresses = 1,
+                                                 .window = 8,
+                                                 .pending_max = 100,
+                                                 .body_bytes = 1 << 20 };
     f->host_options = (struct sml_host_options){
         .limits = { .window = 8, .body_bytes = 1 << 20, .session_bytes = 2 << 20 },
-        .sessions_max = 4, .idle = 300 * SML_SECOND, .handshake = 5 * SML_SECOND,
-        .silence = 20 * SML_SECOND, .heartbeat_ms = 5000 };
+        .sessions_max = 4,
+        .idle = 300 * SML_SECOND,
+        .handshake = 5 * SML_SECOND,
+        .silence = 20 * SML_SECOND,
+        .heartbeat_ms = 5000
+    };
     f->up.bytes = malloc(PIPE_BYTES);
     f->down.bytes = malloc(PIPE_BYTES);
     return f;
@@ -122,8 +134,8 @@ static inline void fixture_actions(struct fixture *f)
 
     while ((action = sml_link_next_action(&f->link)).kind != SML_LINK_NONE) {
         if (action.kind == SML_LINK_CLOSE && f->connected) {
-            f->up.size += sml_link_pull(&f->link, f->up.bytes + f->up.size,
-                                        PIPE_BYTES - f->up.size, f->now);
+            f->up.size +=
+                sml_link_pull(&f->link, f->up.bytes + f->up.size, PIPE_BYTES - f->up.size, f->now);
             fixture_to_host(f);
             f->connected = false;
             f->up.size = f->down.size = 0;
@@ -176,8 +188,7 @@ static inline bool fixture_pull(struct fixture *f)
     if (!f->connected)
         return false;
     up = sml_link_pull(&f->link, f->up.bytes + f->up.size, PIPE_BYTES - f->up.size, f->now);
-    down = sml_peer_pull(&f->peer, f->down.bytes + f->down.size, PIPE_BYTES - f->down.size,
-                         f->now);
+    down = sml_peer_pull(&f->peer, f->down.bytes + f->down.size, PIPE_BYTES - f->down.size, f->now);
     f->up.size += up;
     f->down.size += down;
     return up + down > 0;
@@ -274,8 +285,7 @@ static inline void fixture_expect(struct fixture *f, struct sml_call *call,
     assert_int_equal(done->verdict.outcome, outcome);
     assert_int_equal(done->verdict.status, status);
     if (text) {
-        struct semel_bytes bytes =
-            outcome == SEMEL_VALUE ? done->verdict.body : done->verdict.text;
+        struct semel_bytes bytes = outcome == SEMEL_VALUE ? done->verdict.body : done->verdict.text;
 
         assert_int_equal(bytes.size, strlen(text));
         assert_memory_equal(bytes.data, text, bytes.size);

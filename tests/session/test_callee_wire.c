@@ -3,7 +3,8 @@
 #include "fixture.h"
 
 static struct sml_callee callee;
-static const struct sml_callee_limits limits = { .window = 4, .body_bytes = 1000,
+static const struct sml_callee_limits limits = { .window = 4,
+                                                 .body_bytes = 1000,
                                                  .session_bytes = 2000 };
 static const char *why;
 
@@ -31,9 +32,11 @@ static enum semel_status give_part(uint64_t xid, const char *body, size_t first)
 {
     struct sml_frame frame = { .type = SML_CALL, .xid = xid };
 
-    frame.u.call = (struct sml_call_frame){
-        .fingerprint = print_of(body), .body_bytes = strlen(body), .remaining_ms = 1000,
-        .method = { "m", 1 }, .fragment = { body, first } };
+    frame.u.call = (struct sml_call_frame){ .fingerprint = print_of(body),
+                                            .body_bytes = strlen(body),
+                                            .remaining_ms = 1000,
+                                            .method = { "m", 1 },
+                                            .fragment = { body, first } };
     return sml_callee_frame(&callee, &frame, 0, &why);
 }
 
@@ -130,6 +133,31 @@ static void s1_triage(void **state)
     assert_int_equal(give_call(3, "c"), SEMEL_PROTOCOL);
     assert_null(sml_callee_take(&callee));
     assert_int_equal(callee.hi, 1);
+}
+
+static void s3_re_request(void **state)
+{
+    (void)state;
+    assert_int_equal(give_call(1, "a"), SEMEL_OK);
+    struct sml_incoming *in = run_next();
+    /* Busy: it waits. */
+    assert_int_equal(give_call(1, "a"), SEMEL_OK);
+    assert_false(sml_callee_wants_write(&callee));
+    finish(in, "ra");
+    expect_reply(1, "ra");
+    /* Done: the same bytes, as often as it is asked, whatever comes after it. */
+    assert_int_equal(give_call(2, "b"), SEMEL_OK);
+    finish(run_next(), "rb");
+    expect_reply(2, "rb");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(give_call(1, "a"), SEMEL_OK);
+        expect_reply(1, "ra");
+    }
+    assert_int_equal(callee.bytes_stored, 4);
+    /* Acknowledged: freed. */
+    assert_int_equal(give_ack(1, 1), SEMEL_OK);
+    assert_int_equal(callee.bytes_stored, 2);
+    assert_int_equal(callee.table.count, 1);
 }
 
 static void s4_odd_waiters(void **state)
@@ -311,6 +339,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FRESH("S1 triage: the four cases", s1_triage),
+        FRESH("S3 re-request: busy waits, done gives the same bytes, freed by ACK", s3_re_request),
         FRESH("S4 odd waiters: overtaken is gone at once, future is an error", s4_odd_waiters),
         FRESH("S5 gap: a skipped number is a protocol error", s5_gap),
         FRESH("S16 window: numbers once each, released in any order", s16_window),

@@ -64,9 +64,9 @@ static void bodies_take_turns(void **state)
     fixture_submit(f, "small");
     size = sml_link_pull(&f->link, out, sizeof out, f->now);
     while (at < size) {
-        assert_int_equal(sml_frame_decode(out + at, size - at, SML_PAYLOAD_BYTES_MAX, &frame,
-                                          &used, &why),
-                         SML_DECODED);
+        assert_int_equal(
+            sml_frame_decode(out + at, size - at, SML_PAYLOAD_BYTES_MAX, &frame, &used, &why),
+            SML_DECODED);
         at += used;
         small |= frame.type == SML_CALL && frame.xid == 2;
     }

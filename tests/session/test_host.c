@@ -7,7 +7,11 @@ static struct fixture dice; /* only its generator is used */
 
 static struct sml_host_options options = {
     .limits = { .window = 8, .body_bytes = 1000, .session_bytes = 1000 },
-    .sessions_max = 100, .idle = 10 * SML_SECOND, .handshake = SML_SECOND, .silence = SML_NEVER };
+    .sessions_max = 100,
+    .idle = 10 * SML_SECOND,
+    .handshake = SML_SECOND,
+    .silence = SML_NEVER
+};
 
 static int set_up(void **state)
 {
@@ -27,8 +31,9 @@ static int tear_down(void **state)
 
 static struct sml_hello hello_of(uint8_t id, uint8_t kind, uint64_t conn_no)
 {
-    struct sml_hello hello = { .version = 1, .kind = kind, .conn_no = conn_no, .next = 1,
-                               .window = 8, .body_bytes = 1000 };
+    struct sml_hello hello = {
+        .version = 1, .kind = kind, .conn_no = conn_no, .next = 1, .window = 8, .body_bytes = 1000
+    };
 
     memset(hello.session.bytes, id, 16);
     memset(hello.secret, id, 32);

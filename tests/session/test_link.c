@@ -95,7 +95,7 @@ static void m12_deadline(void **state)
     fixture_pass(f, SML_SECOND);
     fixture_expect(f, call, SEMEL_UNKNOWN, SEMEL_DEADLINE, NULL);
     fixture_pump(f);
-    assert_true(atomic_load(&in->gone)); /* and told that nobody waits */
+    assert_true(atomic_load(&in->gone));        /* and told that nobody waits */
     fixture_finish(f, in, SEMEL_VALUE, "late"); /* dropped */
     fixture_pump(f);
     assert_null(sml_caller_next_done(&f->link.caller));

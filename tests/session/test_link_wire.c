@@ -39,8 +39,10 @@ static void terminal_byes_end_everything(void **state)
     static const struct {
         enum sml_bye_code code;
         enum semel_status status;
-    } rows[] = { { SML_BYE_TAKEN_OVER, SEMEL_TAKEN_OVER }, { SML_BYE_DENIED, SEMEL_DENIED },
-                 { SML_BYE_VERSION, SEMEL_VERSION }, { SML_BYE_PROTOCOL, SEMEL_PROTOCOL },
+    } rows[] = { { SML_BYE_TAKEN_OVER, SEMEL_TAKEN_OVER },
+                 { SML_BYE_DENIED, SEMEL_DENIED },
+                 { SML_BYE_VERSION, SEMEL_VERSION },
+                 { SML_BYE_PROTOCOL, SEMEL_PROTOCOL },
                  { SML_BYE_FALSE_RETRY, SEMEL_FALSE_RETRY } };
 
     (void)state;
@@ -86,8 +88,7 @@ static void retry_later_and_shutdown_are_waited_out(void **state)
 static void a_server_that_always_sends_away_is_not_called_in_a_loop(void **state)
 {
     static const enum sml_bye_code codes[] = { SML_BYE_RETRY_LATER, SML_BYE_SHUTDOWN,
-                                               SML_BYE_SILENT, SML_BYE_END,
-                                               SML_BYE_SESSION_LOST };
+                                               SML_BYE_SILENT, SML_BYE_END, SML_BYE_SESSION_LOST };
 
     (void)state;
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
@@ -161,8 +162,7 @@ static void m7_an_accepted_reply_makes_good(void **state)
 static void m7_frames_in_the_wrong_state_are_final(void **state)
 {
     uint8_t bytes[SML_FRAME_BYTES_MAX];
-    struct sml_welcome welcome = { .version = 1, .window = 1, .body_bytes = 1,
-                                   .session_bytes = 1 };
+    struct sml_welcome welcome = { .version = 1, .window = 1, .body_bytes = 1, .session_bytes = 1 };
     struct sml_call_frame call = { .method = { "m", 1 } };
 
     (void)state;

@@ -13,8 +13,11 @@ static int set_up(void **state)
     struct sml_principal nobody = { false, 0, 0 };
     struct sml_host_options options = {
         .limits = { .window = 8, .body_bytes = 1000, .session_bytes = 1000 },
-        .sessions_max = 10, .idle = 10 * SML_SECOND, .handshake = SML_SECOND,
-        .silence = 20 * SML_SECOND };
+        .sessions_max = 10,
+        .idle = 10 * SML_SECOND,
+        .handshake = SML_SECOND,
+        .silence = 20 * SML_SECOND
+    };
 
     (void)state;
     sml_host_init(&host, &sml_mem_libc, &entropy, &options);
@@ -33,8 +36,13 @@ static int tear_down(void **state)
 
 static struct sml_hello some_hello(uint32_t heartbeat_ms)
 {
-    return (struct sml_hello){ .version = 1, .kind = SML_CREATE, .conn_no = 1, .next = 1,
-                               .window = 8, .body_bytes = 1000, .heartbeat_ms = heartbeat_ms };
+    return (struct sml_hello){ .version = 1,
+                               .kind = SML_CREATE,
+                               .conn_no = 1,
+                               .next = 1,
+                               .window = 8,
+                               .body_bytes = 1000,
+                               .heartbeat_ms = heartbeat_ms };
 }
 
 static void feed(size_t size, uint64_t now)
@@ -185,13 +193,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FRESH("M7 bad input: a stranger is told why", m7_a_stranger_is_told_why),
         FRESH("M7 bad input: wrong version", m7_wrong_version),
-        FRESH("M7 bad input: calls before the greeting",
-              m7_calls_before_the_greeting_is_complete),
+        FRESH("M7 bad input: calls before the greeting", m7_calls_before_the_greeting_is_complete),
         FRESH("M7 bad input: a second HELLO", m7_a_second_hello),
         FRESH("S12 slow hello: trickling does not extend the handshake", s12_slow_hello),
         FRESH("a list that was not announced", a_list_that_was_not_announced),
-        FRESH("a peer without its session",
-              a_peer_without_its_session_has_nothing_to_say),
+        FRESH("a peer without its session", a_peer_without_its_session_has_nothing_to_say),
         FRESH("silence closes", silence_closes_unless_the_client_said_so),
     };
 
