@@ -553,6 +553,7 @@ void sml_client_io_main(void *arg)
         tell(client);
         tick_reader(client);
         carry_out(client);
+        sml_client_settle(client); /* who is told of an end finds the state that explains it */
         deliver_all(client);
         sml_client_write(client, client->blocking > 0);
         sml_client_settle(client);

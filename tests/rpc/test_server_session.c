@@ -127,50 +127,74 @@ static void test_end_session_busy(void **state)
     gate_fini(&gate);
 }
 
-static void nap(struct semel_request *request, void *user)
-{
-    struct semel_bytes body = semel_request_body(request);
+#define CROWD 8     /* workers, all inside at first */
+#define WAITING 200 /* calls behind them */
 
-    (void)user;
-    for (size_t i = 0; i < body.size; i++)
-        sched_yield();
-    (void)!semel_request_reply(request, body.data, body.size);
+static bool all_wait(void *arg)
+{
+    return rig_counters(arg).calls_waiting == WAITING;
 }
 
-static void count_end(struct semel_result *result, void *user)
+/* A session with calls under way, all of which wait. */
+static struct wire *queue_up(struct rig *rig, uint8_t name)
 {
-    (void)result;
-    atomic_fetch_add((atomic_int *)user, 1);
+    struct wire *wire = wire_open(rig);
+    struct sml_hello hello = hello_of(name, 1);
+    struct sml_frame frame;
+
+    hello.window = WAITING;
+    wire_hello(wire, &hello);
+    wire_expect(wire, SML_WELCOME, &frame);
+    for (uint64_t xid = 1; xid <= WAITING; xid++)
+        wire_call(wire, xid, "echo", "waits");
+    assert_true(kit_eventually(all_wait, rig, 60));
+    return wire;
 }
 
-/* Clients leave with many calls under way: what the end cancels, workers are about to take. */
+static bool none_left(void *arg)
+{
+    struct semel_server_counters counters = rig_counters(arg);
+
+    return counters.sessions_open == 1 && counters.calls_running + counters.calls_waiting == 0;
+}
+
+/* What the end of a session cancels, one call after the other, workers take at the same time. */
 static void test_end_session_race(void **state)
 {
-    struct semel_server_options options = { .workers = 4 };
+    struct semel_server_options options = { .workers = CROWD };
     struct rig *rig = rig_make(&options);
-    static const char body[64];
+    uint8_t out[SML_FRAME_BYTES_MAX];
+    size_t size = sml_encode_bye(out, SML_BYE_END, semel_bytes_text(""));
+    struct seen seen[CROWD];
+    struct gate gate;
 
     (void)state;
-    rig_export(rig, "nap", nap, NULL, NULL);
-    rig_serve(rig);
-    for (int round = 0; round < (SLOW_BUILD ? 40 : 150); round++) {
-        struct semel_client *client = rig_connect(rig, NULL);
-        atomic_int ended = 0;
+    gate_init(&gate);
+    rig_export(rig, "gated", gated, &gate, NULL);
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_go(rig);
+    for (uint8_t round = 1; round <= 100; round++) {
+        struct wire *wire;
 
-        assert_int_equal(semel_client_wait_connected(client, 60000, NULL, 0), SEMEL_OK);
-        for (int i = 0; i < 100; i++)
-            assert_int_equal(semel_client_start(client, "nap",
-                                                semel_bytes(body, (size_t)(i * 7 % 64)), NULL,
-                                                count_end, &ended, NULL),
-                             SEMEL_OK);
-        for (int i = 0; i < round % 8 * 20; i++)
+        for (int i = 0; i < CROWD; i++)
+            start_call(rig->client, "gated", "", NULL, &seen[i], NULL);
+        wait_inside(&gate, CROWD);
+        wire = queue_up(rig, round);
+        assert_true(wire_send(wire, out, size));
+        for (int i = 0; i < round % 10; i++)
             sched_yield();
-        assert_int_equal(semel_client_destroy(client), SEMEL_OK);
-        assert_int_equal(atomic_load(&ended), 100);
+        gate_open(&gate, true);
+        for (int i = 0; i < CROWD; i++) {
+            wait_seen(&seen[i]);
+            assert_int_equal(seen[i].outcome, SEMEL_VALUE);
+            semel_result_clear(&seen[i].result);
+        }
+        assert_true(kit_eventually(none_left, rig, 60));
+        wire_close(wire);
+        gate_open(&gate, false);
     }
-    assert_true(kit_eventually(no_handler, rig, 60));
-    assert_int_equal(rig_counters(rig).calls_waiting, 0);
     rig_end(rig);
+    gate_fini(&gate);
 }
 
 /* A client that ends its session while its call runs, and is gone when the reply is written. */
