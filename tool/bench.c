@@ -564,10 +564,10 @@ static int connect_and_measure(struct bench *bench)
                      semel_status_text(status));
         return tool_exit_of_status(status);
     }
-    status = tool_wait_connected(
-        bench->client, bench->a.address,
-        bench->a.connect_timeout_ms ? bench->a.connect_timeout_ms : CONNECT_TIMEOUT_MS,
-        bench->a.connect_timeout_ms > 0, text, sizeof text);
+    status = tool_wait_connected(bench->client, bench->a.address,
+                                 bench->a.connect_timeout_ms ? bench->a.connect_timeout_ms
+                                                             : CONNECT_TIMEOUT_MS,
+                                 bench->a.connect_timeout_ms > 0, text, sizeof text);
     if (status != SEMEL_OK) {
         output_error("%s: %s: %s", bench->a.address, semel_status_text(status), text);
         code = tool_exit_of_status(status);
@@ -583,8 +583,7 @@ static int connect_and_measure(struct bench *bench)
 int tool_bench(int argc, char **argv)
 {
     static const struct argp argp = { options, parse, "ADDRESS METHOD", doc, NULL, NULL, NULL };
-    static struct bench bench = { .lock = PTHREAD_MUTEX_INITIALIZER,
-                                  .a = { 0 } };
+    static struct bench bench = { .lock = PTHREAD_MUTEX_INITIALIZER, .a = { 0 } };
     pthread_condattr_t monotonic;
 
     argp_parse(&argp, argc, argv, 0, NULL, &bench.a);

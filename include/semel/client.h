@@ -29,16 +29,16 @@ struct semel_call;   /* a call started with semel_client_start; thread: any thre
  * semel_result_clear, or borrowed for the duration of a callback. */
 struct semel_result {
     enum semel_outcome outcome;
-    enum semel_status status;        /* why; SEMEL_OK for a value, SEMEL_FAILED for a failure */
-    int code;                        /* FAILURE: the handler's code */
-    struct semel_bytes body;         /* VALUE: the reply */
-    const char *text;                /* FAILURE: the handler's words; else what went wrong */
-    struct semel_bytes detail;       /* FAILURE: optional bytes beside the text */
-    const char *trace;               /* FAILURE: optional trace text */
-    const char *method;              /* the method called */
-    const char *peer;                /* the address of the server, as far as known */
-    uint64_t call;                   /* the call's number within its session; 0 if never sent */
-    void *storage;                   /* what the pointers above point into */
+    enum semel_status status;  /* why; SEMEL_OK for a value, SEMEL_FAILED for a failure */
+    int code;                  /* FAILURE: the handler's code */
+    struct semel_bytes body;   /* VALUE: the reply */
+    const char *text;          /* FAILURE: the handler's words; else what went wrong */
+    struct semel_bytes detail; /* FAILURE: optional bytes beside the text */
+    const char *trace;         /* FAILURE: optional trace text */
+    const char *method;        /* the method called */
+    const char *peer;          /* the address of the server, as far as known */
+    uint64_t call;             /* the call's number within its session; 0 if never sent */
+    void *storage;             /* what the pointers above point into */
 };
 
 enum semel_client_state {
@@ -56,18 +56,18 @@ typedef void (*semel_client_state_fn)(struct semel_client *, enum semel_client_s
 
 /* Zero everywhere selects the defaults of limits.h. */
 struct semel_client_options {
-    int64_t deadline_ms;         /* of a call that names none; 1 .. 2^31-1 */
-    int64_t cancel_grace_ms;     /* 1 .. 2^31-1; negative: no grace */
-    int64_t connect_ms;          /* per address */
+    int64_t deadline_ms;     /* of a call that names none; 1 .. 2^31-1 */
+    int64_t cancel_grace_ms; /* 1 .. 2^31-1; negative: no grace */
+    int64_t connect_ms;      /* per address */
     int64_t handshake_ms;
-    int64_t heartbeat_ms;        /* negative: none */
+    int64_t heartbeat_ms; /* negative: none */
     int64_t backoff_min_ms;
     int64_t backoff_max_ms;
-    int64_t give_up_ms;          /* negative: never reconnect, the first loss ends the calls */
-    uint32_t window_calls;       /* 1 .. SEMEL_WINDOW_CALLS_MAX; the server may grant less */
-    uint32_t pending_calls;      /* calls that may wait for the window */
-    uint64_t body_bytes;         /* largest reply accepted */
-    semel_log_fn log;            /* borrowed until destroy */
+    int64_t give_up_ms;     /* negative: never reconnect, the first loss ends the calls */
+    uint32_t window_calls;  /* 1 .. SEMEL_WINDOW_CALLS_MAX; the server may grant less */
+    uint32_t pending_calls; /* calls that may wait for the window */
+    uint64_t body_bytes;    /* largest reply accepted */
+    semel_log_fn log;       /* borrowed until destroy */
     void *log_user;
     semel_client_state_fn on_state;
     void *state_user;
@@ -184,19 +184,19 @@ SEMEL_API enum semel_status semel_client_wait_connected(struct semel_client *cli
                                                         size_t size);
 
 struct semel_client_counters {
-    uint64_t calls_started;     /* accepted submissions */
-    uint64_t calls_completed;   /* of these, completed, whatever the outcome */
+    uint64_t calls_started;   /* accepted submissions */
+    uint64_t calls_completed; /* of these, completed, whatever the outcome */
     uint64_t values, failures, not_executed, unknown;
     uint64_t bytes_sent, bytes_received; /* on the wire */
-    uint64_t writes, reads;     /* system calls that moved bytes */
-    uint64_t connects;          /* handshakes completed */
-    uint64_t reconnects;        /* of these, resumptions of a session */
-    uint64_t links_lost;        /* connections that broke */
-    uint64_t links_lost_mid_frame; /* of these, with part of a frame in hand or unsent */
-    uint64_t calls_resent;      /* bodies sent again after a reconnect */
-    uint64_t calls_reattached;  /* found running (or queued) at the server after a reconnect */
-    uint64_t replies_replayed;  /* found done at the server after a reconnect */
-    uint64_t busy;              /* BUSY answers */
+    uint64_t writes, reads;              /* system calls that moved bytes */
+    uint64_t connects;                   /* handshakes completed */
+    uint64_t reconnects;                 /* of these, resumptions of a session */
+    uint64_t links_lost;                 /* connections that broke */
+    uint64_t links_lost_mid_frame;       /* of these, with part of a frame in hand or unsent */
+    uint64_t calls_resent;               /* bodies sent again after a reconnect */
+    uint64_t calls_reattached;   /* found running (or queued) at the server after a reconnect */
+    uint64_t replies_replayed;   /* found done at the server after a reconnect */
+    uint64_t busy;               /* BUSY answers */
     uint64_t replies_unexpected; /* replies for calls no longer waited for */
     uint64_t protocol_errors;
     uint64_t sessions_lost;

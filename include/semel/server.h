@@ -32,24 +32,24 @@ enum semel_kind {
 
 /* Zero everywhere selects the defaults of limits.h. */
 struct semel_server_options {
-    uint32_t workers;          /* handlers that may run at once; 0: cores, at least 2; 1 .. 4096 */
-    bool no_workers;           /* must be false: a server without workers is refused (INVALID) */
-    bool on_demand;            /* threads come when needed and leave when idle for 10 s; else all
+    uint32_t workers;        /* handlers that may run at once; 0: cores, at least 2; 1 .. 4096 */
+    bool no_workers;         /* must be false: a server without workers is refused (INVALID) */
+    bool on_demand;          /* threads come when needed and leave when idle for 10 s; else all
                                   are started at once */
-    uint32_t backlog;          /* calls that may wait for a worker; see backlog_none */
-    bool backlog_none;         /* none may wait: a call that finds all workers taken is refused */
-    uint32_t window_calls;     /* granted to a session */
-    uint64_t body_bytes;       /* largest request and reply body */
-    uint64_t session_bytes;    /* bodies of one session; at least body_bytes */
-    int64_t handshake_ms;      /* from accept to a valid HELLO */
-    int64_t idle_session_ms;   /* a session without a connection is kept this long */
-    int64_t heartbeat_ms;      /* expected sign of life; a connection silent for 4 of them is cut;
+    uint32_t backlog;        /* calls that may wait for a worker; see backlog_none */
+    bool backlog_none;       /* none may wait: a call that finds all workers taken is refused */
+    uint32_t window_calls;   /* granted to a session */
+    uint64_t body_bytes;     /* largest request and reply body */
+    uint64_t session_bytes;  /* bodies of one session; at least body_bytes */
+    int64_t handshake_ms;    /* from accept to a valid HELLO */
+    int64_t idle_session_ms; /* a session without a connection is kept this long */
+    int64_t heartbeat_ms;    /* expected sign of life; a connection silent for 4 of them is cut;
                                   negative: none */
-    int64_t busy_ms;           /* the delay an overloaded server asks for */
-    uint32_t sessions;         /* bound */
-    uint32_t connections;      /* bound */
-    bool insecure;             /* allow tcp: beyond loopback although nothing is encrypted */
-    semel_log_fn log;          /* borrowed until destroy */
+    int64_t busy_ms;         /* the delay an overloaded server asks for */
+    uint32_t sessions;       /* bound */
+    uint32_t connections;    /* bound */
+    bool insecure;           /* allow tcp: beyond loopback although nothing is encrypted */
+    semel_log_fn log;        /* borrowed until destroy */
     void *log_user;
 };
 #define SEMEL_SERVER_OPTIONS_INIT { 0 }
@@ -57,9 +57,9 @@ struct semel_server_options {
 /* Zero everywhere selects the defaults. */
 struct semel_method_options {
     enum semel_kind kind;
-    uint32_t limit;      /* handlers of this method that may be unfinished at once; 0: no limit of
+    uint32_t limit;     /* handlers of this method that may be unfinished at once; 0: no limit of
                             its own */
-    int64_t max_run_ms;  /* an execution longer than this turns unknown (MAX_RUN) and is asked to
+    int64_t max_run_ms; /* an execution longer than this turns unknown (MAX_RUN) and is asked to
                             stop; 0: none */
 };
 #define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0 }
@@ -138,21 +138,21 @@ struct semel_server_counters {
     uint64_t connections_accepted, connections_open, connections_lost, handshakes_failed;
     uint64_t connections_lost_mid_frame; /* ended with part of a frame in hand or unsent */
     uint64_t sessions_created, sessions_resumed, sessions_open, sessions_expired, sessions_ended;
-    uint64_t calls_received;     /* new calls, bodies complete */
-    uint64_t calls_started;      /* handlers begun */
-    uint64_t calls_inline;       /* of these, on the thread that read them */
-    uint64_t calls_running, calls_waiting; /* now */
+    uint64_t calls_received;                          /* new calls, bodies complete */
+    uint64_t calls_started;                           /* handlers begun */
+    uint64_t calls_inline;                            /* of these, on the thread that read them */
+    uint64_t calls_running, calls_waiting;            /* now */
     uint64_t values, failures, not_executed, unknown; /* verdicts made */
-    uint64_t calls_busy, calls_refused;    /* answered BUSY; refused as overloaded */
+    uint64_t calls_busy, calls_refused;               /* answered BUSY; refused as overloaded */
     uint64_t calls_cancelled, calls_abandoned;
-    uint64_t duplicates;         /* CALLs for a call already known */
-    uint64_t stale;              /* frames for calls already released */
-    uint64_t reattached;         /* running or waiting calls found at a resume */
-    uint64_t replayed;           /* stored replies sent again after a resume */
+    uint64_t duplicates; /* CALLs for a call already known */
+    uint64_t stale;      /* frames for calls already released */
+    uint64_t reattached; /* running or waiting calls found at a resume */
+    uint64_t replayed;   /* stored replies sent again after a resume */
     uint64_t false_retries;
     uint64_t protocol_errors;
     uint64_t takeovers_by_watchdog; /* a handler outstayed its welcome on the reading thread */
-    uint64_t threads;            /* now */
+    uint64_t threads;               /* now */
     uint64_t bytes_received, bytes_sent, reads, writes;
 };
 

@@ -21,37 +21,37 @@ extern "C" {
 /* The one table: name, text, category. Categories: OK; USAGE, the program's own mistake;
  * LOCAL, this machine's resources; LINK, the connection or the peer at its other end;
  * PROTOCOL, the two ends do not understand each other; CALL, the fate of one call. */
-#define SEMEL_STATUS_TABLE(X)                                                       \
-    X(OK, 0, "ok", OK)                                                              \
-    X(INVALID, 1, "invalid argument", USAGE)                                        \
-    X(WOULD_DEADLOCK, 2, "would wait for its own thread", USAGE)                    \
-    X(ALREADY, 3, "already done", USAGE)                                            \
-    X(STOPPED, 4, "stopped", USAGE)                                                 \
-    X(FORKED, 5, "handle belongs to the parent process", USAGE)                     \
-    X(BAD_ADDRESS, 6, "bad address", USAGE)                                         \
-    X(NO_MEMORY, 10, "out of memory", LOCAL)                                        \
-    X(SYSTEM, 11, "operating system error", LOCAL)                                  \
-    X(ADDRESS_IN_USE, 12, "address in use", LOCAL)                                  \
-    X(LIMIT, 13, "a limit of this process is reached", LOCAL)                       \
-    X(CONNECT, 20, "cannot connect", LINK)                                          \
-    X(LINK_LOST, 21, "link lost", LINK)                                             \
-    X(PEER_DIED, 22, "peer died", LINK)                                             \
-    X(SESSION_LOST, 23, "session lost", LINK)                                       \
-    X(TAKEN_OVER, 24, "session taken over by a newer connection", LINK)             \
-    X(DENIED, 25, "not permitted", LINK)                                            \
-    X(DRAINING, 26, "server is draining", LINK)                                     \
-    X(PROTOCOL, 30, "protocol error", PROTOCOL)                                     \
-    X(VERSION, 31, "protocol version not supported", PROTOCOL)                      \
-    X(FALSE_RETRY, 32, "same call number, other contents", PROTOCOL)                \
-    X(FAILED, 40, "the handler reported failure", CALL)                             \
-    X(NO_METHOD, 41, "no such method", CALL)                                        \
-    X(TOO_LARGE, 42, "too large", CALL)                                             \
-    X(OVERLOADED, 43, "overloaded", CALL)                                           \
-    X(EXPIRED, 44, "deadline passed before it started", CALL)                       \
-    X(DEADLINE, 45, "deadline passed without a verdict", CALL)                      \
-    X(CANCELLED, 46, "cancelled", CALL)                                             \
-    X(DROPPED, 47, "the handler dropped the request", CALL)                         \
-    X(MAX_RUN, 48, "the handler ran longer than it may", CALL)                      \
+#define SEMEL_STATUS_TABLE(X)                                                                      \
+    X(OK, 0, "ok", OK)                                                                             \
+    X(INVALID, 1, "invalid argument", USAGE)                                                       \
+    X(WOULD_DEADLOCK, 2, "would wait for its own thread", USAGE)                                   \
+    X(ALREADY, 3, "already done", USAGE)                                                           \
+    X(STOPPED, 4, "stopped", USAGE)                                                                \
+    X(FORKED, 5, "handle belongs to the parent process", USAGE)                                    \
+    X(BAD_ADDRESS, 6, "bad address", USAGE)                                                        \
+    X(NO_MEMORY, 10, "out of memory", LOCAL)                                                       \
+    X(SYSTEM, 11, "operating system error", LOCAL)                                                 \
+    X(ADDRESS_IN_USE, 12, "address in use", LOCAL)                                                 \
+    X(LIMIT, 13, "a limit of this process is reached", LOCAL)                                      \
+    X(CONNECT, 20, "cannot connect", LINK)                                                         \
+    X(LINK_LOST, 21, "link lost", LINK)                                                            \
+    X(PEER_DIED, 22, "peer died", LINK)                                                            \
+    X(SESSION_LOST, 23, "session lost", LINK)                                                      \
+    X(TAKEN_OVER, 24, "session taken over by a newer connection", LINK)                            \
+    X(DENIED, 25, "not permitted", LINK)                                                           \
+    X(DRAINING, 26, "server is draining", LINK)                                                    \
+    X(PROTOCOL, 30, "protocol error", PROTOCOL)                                                    \
+    X(VERSION, 31, "protocol version not supported", PROTOCOL)                                     \
+    X(FALSE_RETRY, 32, "same call number, other contents", PROTOCOL)                               \
+    X(FAILED, 40, "the handler reported failure", CALL)                                            \
+    X(NO_METHOD, 41, "no such method", CALL)                                                       \
+    X(TOO_LARGE, 42, "too large", CALL)                                                            \
+    X(OVERLOADED, 43, "overloaded", CALL)                                                          \
+    X(EXPIRED, 44, "deadline passed before it started", CALL)                                      \
+    X(DEADLINE, 45, "deadline passed without a verdict", CALL)                                     \
+    X(CANCELLED, 46, "cancelled", CALL)                                                            \
+    X(DROPPED, 47, "the handler dropped the request", CALL)                                        \
+    X(MAX_RUN, 48, "the handler ran longer than it may", CALL)                                     \
     X(HANDLER_DIED, 49, "what ran the handler died", CALL)
 
 enum semel_status {
