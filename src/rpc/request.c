@@ -216,7 +216,7 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
     sml_info_unref(request->info);
     done = sml_served_done(served);
     if (conn && sml_peer_wants_write(&conn->peer) && !(inlined && conn->touched))
-        sml_conn_write(conn, callee->held > 0);
+        sml_conn_write(conn);
     else
         sml_mutex_unlock(served->lock);
     if (done)

@@ -206,9 +206,11 @@ static void count_writes(struct sml_conn *conn)
     conn->pen.writes = conn->pen.bytes = 0;
 }
 
-void sml_conn_write(struct sml_conn *conn, bool others)
+void sml_conn_write(struct sml_conn *conn)
 {
-    enum sml_pen_end end = sml_pen_write(&conn->pen, others);
+    /* Without a yield: handlers that end apart from each other gain nothing by it, and it costs
+     * their thread two switches (a fifth of the rate at 50 us each). */
+    enum sml_pen_end end = sml_pen_write(&conn->pen, false);
     bool mine = false;
 
     count_writes(conn);

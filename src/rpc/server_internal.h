@@ -415,7 +415,7 @@ void sml_conn_close(struct sml_conn *conn);
 /* Free what was closed. */
 void sml_conn_bury(struct semel_server *server);
 /* Any thread; `conn->lock` held, released on return. */
-void sml_conn_write(struct sml_conn *conn, bool others);
+void sml_conn_write(struct sml_conn *conn);
 
 /* server_session.c: sessions. */
 struct sml_mutex *sml_server_stripe(struct semel_server *server, const struct sml_session_id *id);

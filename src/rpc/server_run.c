@@ -26,7 +26,7 @@ static void let_go(struct semel_request *request)
     request->finished = true;
     sml_info_unref(request->info);
     if (served->conn && sml_peer_wants_write(&served->conn->peer) && !served->conn->touched)
-        sml_conn_write(served->conn, false);
+        sml_conn_write(served->conn);
     else
         sml_mutex_unlock(served->lock);
     if (done)
