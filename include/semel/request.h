@@ -62,7 +62,7 @@ typedef void (*semel_cancelled_fn)(struct semel_request *request, void *user);
 SEMEL_API void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn fn,
                                        void *user);
 
-/* Finish with a value; `data` is borrowed (copied).
+/* Finish with a value; `data` is borrowed (copied), NULL only when size is 0.
  * Returns: OK, also when nobody waits any more; TOO_LARGE (the request stays open); NO_MEMORY (it
  * stays open); ALREADY (it was finished or dropped and is still within its handler);
  * WOULD_DEADLOCK in its cancel callback (it stays open); FORKED in a child process.
