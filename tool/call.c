@@ -149,8 +149,10 @@ static void on_signal(int number, unsigned count, void *user)
     struct caller *caller = user;
 
     pthread_mutex_lock(&caller->lock);
-    if (caller->phase != PHASE_CALLING)
-        _exit(128 + number);
+    if (caller->phase == PHASE_BEFORE)
+        _exit(128 + number); /* a promise that nothing happened */
+    if (caller->phase == PHASE_AFTER)
+        _exit(TOOL_UNKNOWN); /* whoever called may not have all of the answer */
     if (count > 1) {
         output_error("gave up waiting; the outcome is unknown");
         _exit(TOOL_UNKNOWN);

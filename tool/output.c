@@ -23,6 +23,7 @@ static bool line_drawn;
 void output_init(const char *name)
 {
     out.name = name;
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* a line is one write: others may share the pipe */
     out.terminal = isatty(STDERR_FILENO) == 1;
     out.colour = out.terminal;
 }

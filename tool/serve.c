@@ -340,13 +340,22 @@ static int explain(enum semel_status status, const char *what, const char *name)
 {
     const char *advice = "";
 
-    if (status == SEMEL_DENIED)
+    if (status == SEMEL_DENIED && strncmp(name, "tcp:", 4) == 0)
         advice = " (beyond this machine tcp: needs --insecure)";
     else if (status == SEMEL_BAD_ADDRESS)
         advice = "; write unix:/path, tcp:HOST:PORT or fd:N";
     output_error("%s %s: %s%s", what, name, semel_status_text(status), advice);
-    return status == SEMEL_ADDRESS_IN_USE || status == SEMEL_SYSTEM ? TOOL_CONNECT
-                                                                    : tool_exit_of_status(status);
+    switch (status) {
+    case SEMEL_ADDRESS_IN_USE:
+    case SEMEL_SYSTEM:
+    case SEMEL_LIMIT:
+    case SEMEL_NO_MEMORY:
+        return TOOL_CONNECT;
+    case SEMEL_ALREADY:
+        return TOOL_USAGE;
+    default:
+        return tool_exit_of_status(status);
+    }
 }
 
 /* Listen at each of the addresses. Returns an exit code. */

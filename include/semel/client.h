@@ -72,7 +72,11 @@ struct semel_client_options {
     semel_client_state_fn on_state;
     void *state_user;
 };
+#ifdef __cplusplus
+#define SEMEL_CLIENT_OPTIONS_INIT {}
+#else
 #define SEMEL_CLIENT_OPTIONS_INIT { 0 }
+#endif
 
 /* Zero everywhere selects the defaults. */
 struct semel_call_options {
@@ -85,7 +89,11 @@ struct semel_call_options {
                                  instead of asking for patience within the deadline */
     bool lent;                /* the body is lent until completion instead of copied */
 };
+#ifdef __cplusplus
+#define SEMEL_CALL_OPTIONS_INIT {}
+#else
 #define SEMEL_CALL_OPTIONS_INIT { 0, NULL, false, false, false }
+#endif
 
 /* The completion of a started call. `result` is borrowed for the callback; semel_result_take
  * moves it out. Thread: the client's I/O thread, or, for a call completed by semel_client_stop or

@@ -64,7 +64,8 @@ SEMEL_API void semel_request_on_cancel(struct semel_request *request, semel_canc
 
 /* Finish with a value; `data` is borrowed (copied), NULL only when size is 0.
  * Returns: OK, also when nobody waits any more; TOO_LARGE (the request stays open); NO_MEMORY (it
- * stays open); ALREADY (it was finished or dropped and is still within its handler);
+ * stays open); INVALID (NULL with a size; it stays open); ALREADY (it was finished or dropped and
+ * is still within its handler);
  * WOULD_DEADLOCK in its cancel callback (it stays open); FORKED in a child process.
  * Thread: one thread at a time. Blocks: only while its cancel callback runs on another thread.
  * Since: 0.1 */

@@ -52,7 +52,11 @@ struct semel_server_options {
     semel_log_fn log;        /* borrowed until destroy */
     void *log_user;
 };
+#ifdef __cplusplus
+#define SEMEL_SERVER_OPTIONS_INIT {}
+#else
 #define SEMEL_SERVER_OPTIONS_INIT { 0 }
+#endif
 
 /* Zero everywhere selects the defaults. */
 struct semel_method_options {
@@ -62,7 +66,11 @@ struct semel_method_options {
     int64_t max_run_ms; /* an execution longer than this turns unknown (MAX_RUN) and is asked to
                             stop; 0: none */
 };
+#ifdef __cplusplus
+#define SEMEL_METHOD_OPTIONS_INIT {}
+#else
 #define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0 }
+#endif
 
 /* Create a server that listens nowhere yet.
  * out_server  receives the server: owned by caller, ended by semel_server_destroy.

@@ -264,6 +264,8 @@ enum semel_status semel_request_reply(struct semel_request *request, const void 
 {
     struct parts parts = { .outcome = SEMEL_VALUE, .status = SEMEL_OK };
 
+    if (request == NULL || (data == NULL && size > 0))
+        return SEMEL_INVALID;
     parts.body = semel_bytes(data, size);
     return finish(request, &parts);
 }
@@ -284,6 +286,8 @@ enum semel_status semel_request_fail_with(struct semel_request *request, int cod
 {
     struct parts parts = { .outcome = SEMEL_FAILURE, .status = SEMEL_FAILED, .code = code };
 
+    if (request == NULL || (detail.data == NULL && detail.size > 0))
+        return SEMEL_INVALID;
     if (request->in == NULL)
         return SEMEL_ALREADY;
     if (detail.size > SEMEL_DETAIL_BYTES)

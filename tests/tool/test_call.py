@@ -227,7 +227,8 @@ class Busy(ToolCase):
 class Unknown(ToolCase):
     def setUp(self):
         super().setUp()
-        self.server = self.serve("stubborn=trap '' TERM; sleep 60 & wait; wait; echo done",
+        self.server = self.serve("stubborn=trap '' TERM; touch %s; sleep 60 & wait; wait; echo done"
+                                 % self.path('deaf'),
                                  'killed=kill -9 $$', '--kill-after', '2s', '--drain', '1s',
                                  '--workers', '4', '--ledger', self.path('ledger'))
         self.address = self.server.address
@@ -242,7 +243,8 @@ class Unknown(ToolCase):
 
     def test_second_interrupt_gives_up(self):
         call = self.calling(self.address, 'stubborn', '--timeout', '100s')
-        self.wait_until(lambda: self.executions('ledger') == 1, 'it never ran')
+        # Until its trap is set the command is not stubborn at all.
+        self.wait_until(lambda: os.path.exists(self.path('deaf')), 'it never ran')
         call.signal(signal.SIGINT)
         call.await_line('cancelling')
         self.check(call.end(signal.SIGINT), 5, b'', 'unknown')

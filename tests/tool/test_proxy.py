@@ -174,17 +174,17 @@ class Soak(ToolCase):
         return figures, cuts
 
     def test_small_bodies(self):
-        figures, cuts = self.soak(3000, '0..4KiB', '--cut-every', '20ms', '--delay', '1ms')
+        figures, cuts = self.soak(5000, '0..4KiB', '--cut-every', '20ms', '--delay', '1ms')
         self.assertGreater(cuts['cuts'], 5)
         self.assertGreater(figures['reconnects'], 5)
 
     def test_small_bodies_cut_in_frames(self):
-        _, cuts = self.soak(3000, '0..4KiB', '--cut-every', '20ms', '--delay', '1ms',
+        _, cuts = self.soak(5000, '0..4KiB', '--cut-every', '20ms', '--delay', '1ms',
                             '--mid-frame')
         self.assertGreater(cuts['cuts_mid_frame'], 5)
 
     def test_half_open(self):
-        _, cuts = self.soak(1000, '0..4KiB', '--cut-every', '20ms', '--delay', '1ms',
+        _, cuts = self.soak(4000, '0..4KiB', '--cut-every', '20ms', '--delay', '1ms',
                             '--half-open')
         self.assertGreater(cuts['cuts'], 5)
 
