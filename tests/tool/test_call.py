@@ -249,6 +249,17 @@ class Unknown(ToolCase):
         call.await_line('cancelling')
         self.check(call.end(signal.SIGINT), 5, b'', 'unknown')
 
+    def test_server_stopped_in_the_middle(self):
+        server = self.serve('--workers', '2', '--ledger', self.path('t-ledger'), name='t',
+                            clean=False)
+        call = self.calling(server.address, 'sleep', '60s', '--timeout', '1h')
+        self.wait_until(lambda: self.executions('t-ledger') == 1, 'it never ran')
+        server.signal(signal.SIGTERM)
+        server.await_line('waiting for running calls')
+        server.end(signal.SIGTERM)
+        # Its own word ends the call, not the deadline an hour away.
+        self.check(call.end(), 5, b'', 'session lost', 'has stopped')
+
     def test_server_killed_in_the_middle(self):
         server = self.serve('--workers', '2', '--ledger', self.path('k-ledger'), name='k',
                             clean=False)
