@@ -147,6 +147,10 @@ static void shelve(struct semel_request *request, void *user)
     semel_request_take(request);
     semel_request_take(request); /* once is enough, twice is harmless */
     if (shelf->finish_inside) {
+        REQUIRE(semel_request_reply(NULL, "x", 1) == SEMEL_INVALID);
+        REQUIRE(semel_request_reply(request, NULL, 5) == SEMEL_INVALID);
+        REQUIRE(semel_request_fail_with(request, 1, "", semel_bytes(NULL, 5), NULL) ==
+                SEMEL_INVALID);
         REQUIRE(semel_request_reply(request, "inside", 6) == SEMEL_OK);
         REQUIRE(semel_request_reply(request, "inside", 6) == SEMEL_ALREADY);
         return;
