@@ -200,15 +200,14 @@ static void test_end_session_race(void **state)
 /* A client that ends its session while its call runs, and is gone when the reply is written. */
 static void leave_first(struct semel_request *request, void *user)
 {
-    struct wire **wire = user;
+    struct wire *wire = atomic_exchange((_Atomic(struct wire *) *)user, NULL);
     uint8_t out[SML_FRAME_BYTES_MAX];
 
-    if (*wire) {
+    if (wire) {
         size_t size = sml_encode_bye(out, SML_BYE_END, semel_bytes_text("bye"));
 
-        REQUIRE(wire_send(*wire, out, size));
-        wire_close(*wire);
-        *wire = NULL;
+        REQUIRE(wire_send(wire, out, size));
+        wire_close(wire);
     }
     REQUIRE(semel_request_reply(request, "", 0) == SEMEL_OK);
 }
@@ -216,7 +215,8 @@ static void leave_first(struct semel_request *request, void *user)
 static void test_end_session_unread(void **state)
 {
     struct rig *rig = rig_make(NULL);
-    struct wire *leaver = NULL;
+    /* Handlers on several threads look at it; only a socket orders them. */
+    static _Atomic(struct wire *) leaver;
 
     (void)state;
     rig_export(rig, "leave", leave_first, &leaver, NULL);
@@ -229,7 +229,7 @@ static void test_end_session_unread(void **state)
         for (int i = 0; i < 20; i++)
             expect_gone(rig->client, "leave", SEMEL_VALUE, SEMEL_OK);
         wire = wire_meet(rig, round);
-        leaver = wire;
+        atomic_store(&leaver, wire);
         wire_call(wire, 1, "leave", "");
         assert_true(kit_eventually(one_session, rig, 60));
     }
