@@ -34,14 +34,20 @@ probe() {
     need meson command -v meson
     need ninja-build command -v ninja
     need pkg-config command -v pkg-config
+    need libsqlite3-dev pkg-config --exists sqlite3
+    need libjansson-dev pkg-config --exists jansson
     [ "$want" = test ] || return 0
     need g++ command -v g++
     need binutils command -v nm
     need cmake command -v cmake
     need libcmocka-dev pkg-config --exists cmocka
+    need libpython3-stdlib python3 -c 'import sqlite3'
     need clang command -v clang
     need "$(runtime)" links clang address
     need scdoc command -v scdoc
+    need spin command -v spin
+    need e2fsprogs command -v mkfs.ext4
+    need mount command -v mount
     # Only this version lays the code out as it is; where it cannot be had, format is not checked.
     if [ "$want" = check ] && apt-cache show clang-format-14 >/dev/null 2>&1; then
         need clang-format-14 command -v clang-format-14

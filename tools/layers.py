@@ -23,6 +23,7 @@ class Rules:
         self.may = {}      # folder -> folders it may include
         self.system = {}   # folder -> kind of system headers
         self.headers = {}  # kind -> names; 'any' is absent
+        self.only = {}     # (folder, folder it may include) -> the headers it may
         self.pure, self.symbols = [], set()
         for line in text.splitlines():
             words = line.split()
@@ -30,6 +31,8 @@ class Rules:
                 continue
             if words[0] == 'headers':
                 self.headers[words[1]] = set(words[2:])
+            elif words[0] == 'only':
+                self.only[words[1], words[2].split('/')[0]] = set(words[2:])
             elif words[0] == 'pure':
                 self.pure = words[1:]
             elif words[0] == 'symbols':
@@ -68,6 +71,8 @@ def check_quoted(rules, root, path, folder, name):
         return 'not rooted at src/'
     if target != folder and target not in rules.may[folder]:
         return f'{folder} may not include {target}'
+    if name not in rules.only.get((folder, target), {name}):
+        return f'{folder} may not include this header of {target}'
     if not os.path.exists(os.path.join(root, 'src', name)):
         return 'no such file'
     return None

@@ -22,6 +22,7 @@
 extern "C" {
 #endif
 
+struct semel_outbox;
 struct semel_client; /* thread: any thread */
 struct semel_call;   /* a call started with semel_client_start; thread: any thread */
 
@@ -66,11 +67,16 @@ struct semel_client_options {
     int64_t give_up_ms;     /* negative: never reconnect, the first loss ends the calls */
     uint32_t window_calls;  /* 1 .. SEMEL_WINDOW_CALLS_MAX; the server may grant less */
     uint32_t pending_calls; /* calls that may wait for the window */
-    uint64_t body_bytes;    /* largest reply accepted */
+    uint64_t body_bytes;    /* largest reply accepted; with an outbox at most
+                               SEMEL_STORED_BODY_BYTES_MAX */
     semel_log_fn log;       /* borrowed until destroy */
     void *log_user;
     semel_client_state_fn on_state;
     void *state_user;
+    struct semel_outbox *outbox; /* moved on OK; NULL: none. See outbox.h */
+    /* A result waits for semel_client_next_result. Thread: one of the client's; as on_state. */
+    void (*on_result)(struct semel_client *client, void *user);
+    void *result_user;
 };
 #ifdef __cplusplus
 #define SEMEL_CLIENT_OPTIONS_INIT {}
@@ -88,11 +94,17 @@ struct semel_call_options {
     bool refuse_when_full;    /* an overloaded server refuses at once (not executed, OVERLOADED)
                                  instead of asking for patience within the deadline */
     bool lent;                /* the body is lent until completion instead of copied */
+    const char *key;          /* idempotency key, borrowed for the call of the function; NULL or "":
+                                 none. 1 .. SEMEL_KEY_BYTES bytes without control characters. All
+                                 calls of a method with the same key by the same principal are one:
+                                 it runs once, and each gets its verdict, for as long as the server
+                                 keeps keys. If the session is lost the call is submitted again. A
+                                 server without a store has no keys: not executed (NO_KEYS) */
 };
 #ifdef __cplusplus
 #define SEMEL_CALL_OPTIONS_INIT {}
 #else
-#define SEMEL_CALL_OPTIONS_INIT { 0, NULL, false, false, false }
+#define SEMEL_CALL_OPTIONS_INIT { 0, NULL, false, false, false, NULL }
 #endif
 
 /* The completion of a started call. `result` is borrowed for the callback; semel_result_take

@@ -6,29 +6,35 @@
 #define SEMEL_LIMITS_H
 
 /* Defaults. */
-#define SEMEL_DEADLINE_MS 30000      /* per call */
-#define SEMEL_CANCEL_GRACE_MS 1000   /* wait for the verdict after a deadline */
-#define SEMEL_CONNECT_MS 3000        /* per address */
-#define SEMEL_HANDSHAKE_MS 5000      /* from accept or connect to WELCOME */
-#define SEMEL_HEARTBEAT_MS 5000      /* silence before a PING */
-#define SEMEL_HEARTBEAT_MISSED 3     /* unanswered heartbeats before the link counts as lost */
-#define SEMEL_BACKOFF_MIN_MS 100     /* second reconnect attempt; the first is immediate */
-#define SEMEL_BACKOFF_MAX_MS 5000    /* ceiling, before jitter */
-#define SEMEL_GIVE_UP_MS 60000       /* without a connection, before outstanding calls end */
-#define SEMEL_IDLE_SESSION_MS 300000 /* a session without a connection is kept this long */
-#define SEMEL_WINDOW_CALLS 1024      /* calls of one session under way at once */
-#define SEMEL_BODY_BYTES 16777216    /* largest request or reply body: 16 MiB */
-#define SEMEL_SESSION_BYTES 67108864 /* bodies of one session under way at once: 64 MiB */
-#define SEMEL_PENDING_CALLS 65536    /* calls of one client waiting for the window */
-#define SEMEL_BACKLOG_CALLS 1024     /* calls waiting for a worker at a server */
-#define SEMEL_WORKERS_MIN 2          /* workers = cores, at least this */
-#define SEMEL_SESSIONS 100000        /* sessions of one server */
-#define SEMEL_CONNECTIONS 65536      /* connections of one server */
-#define SEMEL_BUSY_MS 20             /* delay that an overloaded server asks for */
+#define SEMEL_DEADLINE_MS 30000           /* per call */
+#define SEMEL_CANCEL_GRACE_MS 1000        /* wait for the verdict after a deadline */
+#define SEMEL_CONNECT_MS 3000             /* per address */
+#define SEMEL_HANDSHAKE_MS 5000           /* from accept or connect to WELCOME */
+#define SEMEL_HEARTBEAT_MS 5000           /* silence before a PING */
+#define SEMEL_HEARTBEAT_MISSED 3          /* unanswered heartbeats before the link counts as lost */
+#define SEMEL_BACKOFF_MIN_MS 100          /* second reconnect attempt; the first is immediate */
+#define SEMEL_BACKOFF_MAX_MS 5000         /* ceiling, before jitter */
+#define SEMEL_GIVE_UP_MS 60000            /* without a connection, before outstanding calls end */
+#define SEMEL_IDLE_SESSION_MS 300000      /* a session without a connection is kept this long */
+#define SEMEL_DURABLE_SESSION_MS 86400000 /* the same where sessions are in a store: 24 h */
+#define SEMEL_KEY_RETENTION_MS 604800000  /* an idempotency key is kept this long: 7 days */
+#define SEMEL_KEPT_MS_MAX 315360000000    /* at most, each of these: 10 years */
+#define SEMEL_WINDOW_CALLS 1024           /* calls of one session under way at once */
+#define SEMEL_BODY_BYTES 16777216         /* largest request or reply body: 16 MiB */
+#define SEMEL_SESSION_BYTES 67108864      /* bodies of one session under way at once: 64 MiB */
+#define SEMEL_PENDING_CALLS 65536         /* calls of one client waiting for the window */
+#define SEMEL_BACKLOG_CALLS 1024          /* calls waiting for a worker at a server */
+#define SEMEL_WORKERS_MIN 2               /* workers = cores, at least this */
+#define SEMEL_SESSIONS 100000             /* sessions of one server */
+#define SEMEL_CONNECTIONS 65536           /* connections of one server */
+#define SEMEL_BUSY_MS 20                  /* delay that an overloaded server asks for */
 
 /* Fixed bounds. */
+#define SEMEL_STORED_BODY_BYTES_MAX 536870912 /* highest body limit with a store: 512 MiB */
+#define SEMEL_CRASHES_MAX 3 /* a transactional call that crashed the server so often is poisoned */
 #define SEMEL_METHOD_BYTES 255          /* longest method name */
 #define SEMEL_CONTENT_TYPE_BYTES 255    /* longest content type */
+#define SEMEL_KEY_BYTES 255             /* longest idempotency key */
 #define SEMEL_TEXT_BYTES 1024           /* longest failure text; longer is cut */
 #define SEMEL_DETAIL_BYTES 8192         /* longest failure detail; longer is refused */
 #define SEMEL_TRACE_BYTES 8192          /* longest trace text; longer is cut */

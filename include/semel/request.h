@@ -26,7 +26,9 @@ extern "C" {
 
 struct semel_request; /* thread: one thread at a time */
 
-/* 128 bits, the same on every re-execution of a call: a downstream idempotency key. */
+/* 128 bits, the same on every re-execution of a call: a downstream idempotency key. Of a call with
+ * an idempotency key it depends on that, the method and the caller's principal alone; else on the
+ * session and number under which the call was made first. */
 struct semel_key {
     uint8_t bytes[16];
 };
@@ -39,6 +41,9 @@ SEMEL_API const char *semel_request_content_type(const struct semel_request *req
 SEMEL_API const struct semel_peer *semel_request_peer(const struct semel_request *request);
 SEMEL_API struct semel_key semel_request_key(const struct semel_request *request);
 SEMEL_API uint64_t semel_request_call(const struct semel_request *request);
+/* The caller's idempotency key; "" for none. Borrowed and used as the rest. Thread: one thread at a
+ * time. Since: 0.2 */
+SEMEL_API const char *semel_request_idempotency_key(const struct semel_request *request);
 
 /* True once the caller cancelled, its deadline passed, it abandoned the call, its session ended,
  * the method's max_run passed, or the server stops: whatever the handler returns may reach nobody.
@@ -84,8 +89,15 @@ SEMEL_API enum semel_status semel_request_fail_with(struct semel_request *reques
                                                     const char *text, struct semel_bytes detail,
                                                     const char *trace);
 
+/* In a `resolve` handler only: finish with the word that the call had no effect and will have none.
+ * Returns: OK; INVALID elsewhere (nothing happened); ALREADY, NO_MEMORY, FORKED as
+ * semel_request_reply. Thread: one thread at a time. Since: 0.2 */
+SEMEL_API enum semel_status semel_request_never_ran(struct semel_request *request,
+                                                    const char *text);
+
 /* Keep the request past the handler's return. It goes on holding its worker slot's place in the
- * method's limit, but not the worker. Thread: the handler's. Since: 0.1 */
+ * method's limit, but not the worker. Does nothing in transactional and resolve handlers, which
+ * finish before they return. Thread: the handler's. Since: 0.1 */
 SEMEL_API void semel_request_take(struct semel_request *request);
 
 /* Give a taken request up without a result: the caller is told *unknown* with DROPPED, or, when

@@ -7,20 +7,22 @@
 #include <semel/client.h>
 #include <semel/limits.h>
 #include <semel/log.h>
+#include <semel/outbox.h>
 #include <semel/peer.h>
 #include <semel/request.h>
 #include <semel/server.h>
 #include <semel/status.h>
+#include <semel/store.h>
 
 #define SEMEL_VERSION_MAJOR 0
-#define SEMEL_VERSION_MINOR 1
+#define SEMEL_VERSION_MINOR 2
 #define SEMEL_VERSION_PATCH 0
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* The version of the library at run time, "0.1.0". Thread: any thread. Since: 0.1 */
+/* The version of the library at run time, "0.2.0". Thread: any thread. Since: 0.1 */
 SEMEL_API const char *semel_version(void);
 
 #ifdef __cplusplus

@@ -13,6 +13,7 @@
 #include <semel/log.h>
 #include <semel/request.h>
 #include <semel/status.h>
+#include <semel/store.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -24,32 +25,59 @@ struct semel_server; /* thread: any thread */
  * several at once. */
 typedef void (*semel_handler_fn)(struct semel_request *request, void *user);
 
-/* What may happen to a call of a method when the evidence about it is lost. */
+/* Answers one call inside the store's transaction: what it writes through the store's connection
+ * (semel_sqlite_handle) and its verdict are committed together, or neither is. It finishes the
+ * request before it returns. It may be invoked again for the same call, after what it wrote before
+ * was undone, so it must have no other effect. A failure, a cancelled or dropped request, and a
+ * deadline that passes undo its work, too. It must not block: calls of the library that wait end
+ * with WOULD_DEADLOCK. Thread: the store's, one call after the other. */
+typedef void (*semel_transaction_fn)(struct semel_request *request, struct semel_store *store,
+                                     void *user);
+
+/* What may happen to a call of a method when the server dies in its middle. */
 enum semel_kind {
-    SEMEL_ONCE = 0,      /* default: never runs twice */
-    SEMEL_IDEMPOTENT = 1 /* running again is harmless: callers may say rerun_ok */
+    SEMEL_ONCE = 0,         /* default: never runs twice; with a store its start is written down
+                                before it runs, its verdict before that is told */
+    SEMEL_IDEMPOTENT = 1,   /* running again is harmless: callers may say rerun_ok. Nothing is
+                                written down */
+    SEMEL_TRANSACTIONAL = 2 /* its effect and its verdict are one: exactly once. Set by
+                                semel_server_export_transactional */
+};
+
+/* What becomes of a ONCE call that was running when a server with a store died. */
+enum semel_on_crash {
+    SEMEL_CRASH_UNKNOWN = 0, /* it may have happened: its caller is told *unknown* */
+    SEMEL_CRASH_RERUN = 1,   /* it runs again. For handlers that pass semel_request_key on, so that
+                                 whoever has the effect recognises it */
+    SEMEL_CRASH_RESOLVE = 2  /* `resolve` finds out what happened */
 };
 
 /* Zero everywhere selects the defaults of limits.h. */
 struct semel_server_options {
-    uint32_t workers;        /* handlers that may run at once; 0: cores, at least 2; 1 .. 4096 */
-    bool no_workers;         /* must be false: a server without workers is refused (INVALID) */
-    bool on_demand;          /* threads come when needed and leave when idle for 10 s; else all
+    uint32_t workers;          /* handlers that may run at once; 0: cores, at least 2; 1 .. 4096 */
+    bool no_workers;           /* must be false: a server without workers is refused (INVALID) */
+    bool on_demand;            /* threads come when needed and leave when idle for 10 s; else all
                                   are started at once */
-    uint32_t backlog;        /* calls that may wait for a worker; see backlog_none */
-    bool backlog_none;       /* none may wait: a call that finds all workers taken is refused */
-    uint32_t window_calls;   /* granted to a session */
-    uint64_t body_bytes;     /* largest request and reply body */
-    uint64_t session_bytes;  /* bodies of one session; at least body_bytes */
-    int64_t handshake_ms;    /* from accept to a valid HELLO */
-    int64_t idle_session_ms; /* a session without a connection is kept this long */
-    int64_t heartbeat_ms;    /* expected sign of life; a connection silent for 4 of them is cut;
+    uint32_t backlog;          /* calls that may wait for a worker; see backlog_none */
+    bool backlog_none;         /* none may wait: a call that finds all workers taken is refused */
+    uint32_t window_calls;     /* granted to a session */
+    uint64_t body_bytes;       /* largest request and reply body */
+    uint64_t session_bytes;    /* bodies of one session; at least body_bytes */
+    int64_t handshake_ms;      /* from accept to a valid HELLO */
+    int64_t idle_session_ms;   /* a session without a connection is kept this long; at most
+                                  SEMEL_KEPT_MS_MAX */
+    int64_t heartbeat_ms;      /* expected sign of life; a connection silent for 4 of them is cut;
                                   negative: none */
-    int64_t busy_ms;         /* the delay an overloaded server asks for */
-    uint32_t sessions;       /* bound */
-    uint32_t connections;    /* bound */
-    bool insecure;           /* allow tcp: beyond loopback although nothing is encrypted */
-    semel_log_fn log;        /* borrowed until destroy */
+    int64_t busy_ms;           /* the delay an overloaded server asks for */
+    uint32_t sessions;         /* bound */
+    uint32_t connections;      /* bound */
+    struct semel_store *store; /* moved on OK; NULL: everything is in memory and dies with the
+                                    server. With a store idle_session_ms is 24 h unless said, and
+                                    body_bytes at most SEMEL_STORED_BODY_BYTES_MAX */
+    int64_t key_retention_ms;  /* idempotency keys are kept this long after their verdict, counted
+                                    while the store is open; at most SEMEL_KEPT_MS_MAX */
+    bool insecure;             /* allow tcp: beyond loopback although nothing is encrypted */
+    semel_log_fn log;          /* borrowed until destroy */
     void *log_user;
 };
 #ifdef __cplusplus
@@ -64,12 +92,19 @@ struct semel_method_options {
     uint32_t limit;     /* handlers of this method that may be unfinished at once; 0: no limit of
                             its own */
     int64_t max_run_ms; /* an execution longer than this turns unknown (MAX_RUN) and is asked to
-                            stop; 0: none */
+                            stop; 0: none. A transactional one is undone and ends as not executed */
+    enum semel_on_crash on_crash;
+    /* RESOLVE: called while the server starts, before it serves, with a request that has the call's
+     * key but no body. It finishes the request as the handler would have (semel_request_reply,
+     * _fail), or with semel_request_never_ran; else the outcome is unknown. It must first make sure
+     * that nothing of the call can still happen. */
+    semel_handler_fn resolve;
+    void *resolve_user;
 };
 #ifdef __cplusplus
 #define SEMEL_METHOD_OPTIONS_INIT {}
 #else
-#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0 }
+#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL }
 #endif
 
 /* Create a server that listens nowhere yet.
@@ -90,6 +125,14 @@ SEMEL_API enum semel_status semel_server_export(struct semel_server *server, con
                                                 const struct semel_method_options *options)
     SEMEL_MUST_USE;
 
+/* Export a transactional method: see semel_transaction_fn. `options` as above, but for `kind` and
+ * what only ONCE has.
+ * Returns: as semel_server_export; INVALID without a store. Thread: any thread. Blocks: no.
+ * Since: 0.2 */
+SEMEL_API enum semel_status semel_server_export_transactional(
+    struct semel_server *server, const char *method, semel_transaction_fn handler, void *user,
+    const struct semel_method_options *options) SEMEL_MUST_USE;
+
 /* Listen at `address` ("unix:/run/x", "tcp:127.0.0.1:7000", "tcp:[::1]:0"), or serve one
  * connected descriptor ("fd:5", "fd:3/4": moved into the server on OK). May be called several
  * times. A dead server's socket file is replaced; a live one's is ADDRESS_IN_USE.
@@ -109,13 +152,15 @@ SEMEL_API const char *semel_server_address(const struct semel_server *server);
 SEMEL_API enum semel_status semel_server_pair(struct semel_server *server, int *out_fd)
     SEMEL_MUST_USE;
 
-/* Serve in threads of the library and return at once. Returns: OK; ALREADY; STOPPED; SYSTEM,
- * LIMIT; FORKED. Thread: any thread. Blocks: no. Since: 0.1 */
+/* Serve in threads of the library and return at once. With a store, what it holds is read first,
+ * and calls that an earlier server left running are settled: export all methods before. Returns:
+ * OK; ALREADY; STOPPED; SYSTEM, LIMIT; FORKED; STORE_CORRUPT and its like (the log hook has the
+ * words), NO_MEMORY. Thread: any thread. Blocks: while a store is read. Since: 0.1 */
 SEMEL_API enum semel_status semel_server_start(struct semel_server *server) SEMEL_MUST_USE;
 
 /* Serve until drained or stopped: semel_server_start, then wait. Returns: OK when stopped or
- * drained; as semel_server_start otherwise; WOULD_DEADLOCK in a handler. Thread: any thread but a
- * handler's. Blocks: yes. Since: 0.1 */
+ * drained; STORE_FAILED and its like when the store made it stop; as semel_server_start otherwise;
+ * WOULD_DEADLOCK in a handler. Thread: any thread but a handler's. Blocks: yes. Since: 0.1 */
 SEMEL_API enum semel_status semel_server_run(struct semel_server *server) SEMEL_MUST_USE;
 
 /* Refuse new sessions and calls, let what runs or waits finish and its replies be accepted, then
@@ -124,11 +169,13 @@ SEMEL_API enum semel_status semel_server_run(struct semel_server *server) SEMEL_
 SEMEL_API void semel_server_drain(struct semel_server *server, int64_t timeout_ms);
 
 /* Stop now: calls that wait end as not executed (STOPPED), running handlers are asked to stop and
- * their results are discarded; connections are closed with a reason. Twice is fine. NULL is fine.
+ * their results are discarded; connections are closed with a reason. With a store, sessions and the
+ * calls that wait go on when the server is back, and results are kept. Twice is fine. NULL is fine.
  * Thread: any thread, handlers included. Blocks: no. Since: 0.1 */
 SEMEL_API void semel_server_stop(struct semel_server *server);
 
-/* Wait until the server has stopped. Returns: OK; DEADLINE when timeout_ms passed (negative: no
+/* Wait until the server has stopped. Returns: OK; STORE_FAILED and its like when the store made it
+ * stop; DEADLINE when timeout_ms passed (negative: no
  * limit), with the number of handlers still running in out_running (may be NULL);
  * WOULD_DEADLOCK in a handler; STOPPED if it was never started. Thread: any thread but a
  * handler's. Blocks: yes. Since: 0.1 */
@@ -161,6 +208,17 @@ struct semel_server_counters {
     uint64_t protocol_errors;
     uint64_t takeovers_by_watchdog; /* a handler outstayed its welcome on the reading thread */
     uint64_t threads;               /* now */
+    /* With a store. */
+    uint64_t commits;             /* transactions that are durable */
+    uint64_t commits_failed;      /* that the store did not take, and were tried again */
+    uint64_t calls_recorded;      /* starts and verdicts written down */
+    uint64_t transactions;        /* transactional handlers run */
+    uint64_t transactions_undone; /* of these, that had no effect: failed, cancelled, rolled back */
+    uint64_t keys_replayed;       /* calls answered with the verdict of another with their key */
+    uint64_t keys_mismatched;
+    uint64_t sessions_restored, calls_restored; /* from the store, at the start */
+    uint64_t calls_crashed;  /* of these, that an earlier server had begun and not ended */
+    uint64_t calls_poisoned; /* of these, given up: they crashed it too often */
     uint64_t bytes_received, bytes_sent, reads, writes;
 };
 

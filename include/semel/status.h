@@ -52,7 +52,21 @@ extern "C" {
     X(CANCELLED, 46, "cancelled", CALL)                                                            \
     X(DROPPED, 47, "the handler dropped the request", CALL)                                        \
     X(MAX_RUN, 48, "the handler ran longer than it may", CALL)                                     \
-    X(HANDLER_DIED, 49, "what ran the handler died", CALL)
+    X(HANDLER_DIED, 49, "what ran the handler died", CALL)                                         \
+    X(ROLLED_BACK, 50, "its transaction was rolled back", CALL)                                    \
+    X(POISONED, 51, "it crashed the server too often", CALL)                                       \
+    X(KEY_MISMATCH, 52, "same key, other contents", CALL)                                          \
+    X(KEY_EXPIRED, 53, "key older than keys are kept", CALL)                                       \
+    X(NO_KEYS, 54, "the server keeps no keys", CALL)                                               \
+    X(SERVER_DIED, 55, "the server died while it ran", CALL)                                       \
+    X(STORE_FAILED, 60, "the store failed", LOCAL)                                                 \
+    X(STORE_LOCKED, 61, "the store is in use", LOCAL)                                              \
+    X(STORE_FULL, 62, "no space left for the store", LOCAL)                                        \
+    X(STORE_READ_ONLY, 63, "the store cannot be written", LOCAL)                                   \
+    X(STORE_CORRUPT, 64, "the store is damaged", LOCAL)                                            \
+    X(STORE_NEWER, 65, "the store is of a newer version", LOCAL)                                   \
+    X(STORE_REPLACED, 66, "not the store that was here", LOCAL)                                    \
+    X(STORE_ROLLED_BACK, 67, "the store was rolled back", LOCAL)
 
 enum semel_status {
 #define SEMEL_STATUS_ENUM(name, number, text, category) SEMEL_##name = number,

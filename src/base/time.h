@@ -15,6 +15,11 @@ static inline uint64_t sml_time_add(uint64_t base, uint64_t span)
     return span > SML_NEVER - base ? SML_NEVER : base + span;
 }
 
+static inline uint64_t sml_time_max(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static inline uint64_t sml_time_min(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

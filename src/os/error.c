@@ -71,6 +71,8 @@ static const struct {
     { EACCES, "permission denied" },
     { EPERM, "not permitted" },
     { EROFS, "read-only file system" },
+    { ENOSPC, "no space left on device" },
+    { EDQUOT, "disk quota exceeded" },
     { ETIMEDOUT, "timed out" },
     { EHOSTUNREACH, "no route to host" },
     { ENETUNREACH, "network unreachable" },

@@ -98,3 +98,8 @@ unsigned sml_thread_cores(void)
     }
     return 1;
 }
+
+void sml_thread_vanish(void)
+{
+    pthread_exit(NULL);
+}

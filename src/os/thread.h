@@ -50,6 +50,10 @@ static inline void sml_thread_yield(void)
     (void)sched_yield();
 }
 
+/* End the calling thread, which must be one of ours in a forked child: nothing else is left of them
+ * there. */
+SML_NORETURN void sml_thread_vanish(void);
+
 /* Cores that this process may run on, at least 1. */
 unsigned sml_thread_cores(void);
 

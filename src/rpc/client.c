@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "os/clock.h"
 #include "rpc/client_internal.h"
+#include "rpc/commit.h"
 
 /* --- options ---------------------------------------------------------------------------- */
 
@@ -47,7 +48,8 @@ static enum semel_status fill_options(struct semel_client_options *o)
         o->body_bytes = SEMEL_BODY_BYTES;
     if (o->backoff_max_ms < o->backoff_min_ms)
         o->backoff_max_ms = o->backoff_min_ms;
-    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->body_bytes <= SEMEL_BODY_BYTES_MAX;
+    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX &&
+            o->body_bytes <= (o->outbox ? SEMEL_STORED_BODY_BYTES_MAX : SEMEL_BODY_BYTES_MAX);
     return good ? SEMEL_OK : SEMEL_INVALID;
 }
 
@@ -68,6 +70,7 @@ static void init_link(struct semel_client *client)
         .backoff_min = span(o->backoff_min_ms, 0),
         .backoff_max = span(o->backoff_max_ms, 0),
         .give_up = span(o->give_up_ms, SML_NEVER),
+        .kept = o->outbox != NULL,
         .reconnect = !one_connection && o->give_up_ms > 0,
         .heartbeat_missed = SEMEL_HEARTBEAT_MISSED,
         .addresses = client->addresses.count,
@@ -197,7 +200,12 @@ static enum semel_status launch(struct semel_client *client)
         return status;
     }
     init_link(client);
-    status = adopt_descriptors(client);
+    if (client->options.outbox)
+        status = sml_client_outbox_open(client, client->options.outbox);
+    if (status == SEMEL_OK)
+        status = adopt_descriptors(client);
+    if (status == SEMEL_OK && client->outbox)
+        status = sml_client_outbox_start(client);
     if (status == SEMEL_OK) {
         sml_mutex_unlock(&client->lock);
         return SEMEL_OK;
@@ -209,6 +217,7 @@ static enum semel_status launch(struct semel_client *client)
     sml_mutex_unlock(&client->lock);
     sml_thread_join(&client->io_thread);
     sml_link_fini(&client->link);
+    sml_client_outbox_close(client, false);
     return status;
 }
 
@@ -292,7 +301,7 @@ static void destroy_in_child(struct semel_client *client)
     while ((node = sml_list_pop_front(&batch.done)) != NULL) {
         struct sml_record *record = (struct sml_record *)SML_CONTAINER(node, struct sml_call, link);
 
-        if (!record->blocking) {
+        if (!record->blocking && !record->posted) {
             struct semel_call *call = (struct semel_call *)record;
 
             atomic_store_explicit(&call->completed, true, memory_order_release);
@@ -316,7 +325,7 @@ enum semel_status semel_client_destroy(struct semel_client *client)
         destroy_in_child(client);
         return SEMEL_FORKED;
     }
-    if (sml_client_in_callback(client))
+    if (sml_client_in_callback(client) || sml_in_transaction())
         return SEMEL_WOULD_DEADLOCK;
     semel_client_stop(client);
     sml_mutex_lock(&client->lock);
@@ -325,8 +334,10 @@ enum semel_status semel_client_destroy(struct semel_client *client)
         sml_cond_wait(&client->changed, &client->lock);
     client->wake_wanted = true;
     sml_client_unlock(client);
+    sml_client_outbox_stop(client);
     sml_thread_join(&client->io_thread);
     sml_link_fini(&client->link);
+    sml_client_outbox_close(client, true);
     free_client(client);
     return SEMEL_OK;
 }
@@ -363,7 +374,7 @@ enum semel_status semel_client_wait_connected(struct semel_client *client, int64
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&client->origin))
         return SEMEL_FORKED;
-    if (sml_client_in_callback(client))
+    if (sml_client_in_callback(client) || sml_in_transaction())
         return SEMEL_WOULD_DEADLOCK;
     deadline = sml_time_add(sml_clock_now(), timeout_ms < 0 ? 0 : (uint64_t)timeout_ms * SML_MS);
     sml_mutex_lock(&client->lock);

@@ -13,6 +13,7 @@
 #include "os/clock.h"
 #include "os/futex.h"
 #include "rpc/client_internal.h"
+#include "rpc/commit.h"
 
 /* A started call on the I/O thread reads the clock only so often. */
 #define STARTS_PER_CLOCK 16
@@ -30,18 +31,20 @@ static bool is_name(const char *text, size_t bytes)
     return true;
 }
 
-/* Check the arguments and fill in all but the deadline. */
-static enum semel_status describe(struct sml_call *call, const char *method,
-                                  struct semel_bytes body, const struct semel_call_options *options)
+enum semel_status sml_client_describe(struct sml_call *call, const char *method,
+                                      struct semel_bytes body,
+                                      const struct semel_call_options *options)
 {
     size_t method_bytes = method ? strnlen(method, SEMEL_METHOD_BYTES + 1) : 0;
     const char *type = options->content_type ? options->content_type : "";
+    const char *key = options->key ? options->key : "";
     size_t type_bytes = strnlen(type, SEMEL_CONTENT_TYPE_BYTES + 1);
+    size_t key_bytes = strnlen(key, SEMEL_KEY_BYTES + 1);
 
     if (method_bytes == 0 || method_bytes > SEMEL_METHOD_BYTES ||
-        type_bytes > SEMEL_CONTENT_TYPE_BYTES || !is_name(method, method_bytes) ||
-        !is_name(type, type_bytes) || (body.size > 0 && !body.data) ||
-        options->deadline_ms > INT32_MAX)
+        type_bytes > SEMEL_CONTENT_TYPE_BYTES || key_bytes > SEMEL_KEY_BYTES ||
+        !is_name(method, method_bytes) || !is_name(type, type_bytes) || !is_name(key, key_bytes) ||
+        (body.size > 0 && !body.data) || options->deadline_ms > INT32_MAX)
         return SEMEL_INVALID;
     if (body.size > SEMEL_BODY_BYTES_MAX)
         return SEMEL_TOO_LARGE;
@@ -49,6 +52,8 @@ static enum semel_status describe(struct sml_call *call, const char *method,
     call->method_bytes = (uint8_t)method_bytes;
     call->content_type = type;
     call->content_type_bytes = (uint8_t)type_bytes;
+    call->key = key;
+    call->key_bytes = (uint8_t)key_bytes;
     call->body = body.data;
     call->body_bytes = body.size;
     call->flags = (uint8_t)((options->rerun_ok ? SML_CALL_RERUN_OK : 0) |
@@ -151,13 +156,13 @@ enum semel_outcome semel_client_call(struct semel_client *client, const char *me
         return refuse(NULL, out_result, SEMEL_INVALID, method, NULL);
     if (!sml_origin_is_mine(&client->origin))
         return refuse(client, out_result, SEMEL_FORKED, method, NULL);
-    if (sml_client_in_callback(client))
+    if (sml_client_in_callback(client) || sml_in_transaction())
         return refuse(client, out_result, SEMEL_WOULD_DEADLOCK, method, NULL);
     options = options ? options : &no_options;
     memset(&blocking, 0, sizeof blocking);
     blocking.record.blocking = true;
     blocking.out = out_result;
-    status = describe(&blocking.record.call, method, body, options);
+    status = sml_client_describe(&blocking.record.call, method, body, options);
     if (status != SEMEL_OK)
         return refuse(client, out_result, status, method, NULL);
     sml_call_prepare(&blocking.record.call);
@@ -191,7 +196,8 @@ static char *put(char *at, const void *bytes, size_t size)
 static struct semel_call *make_call(const struct sml_call *described, bool lent)
 {
     size_t body_bytes = lent ? 0 : (size_t)described->body_bytes;
-    size_t names = (size_t)described->method_bytes + described->content_type_bytes + 2;
+    size_t names =
+        (size_t)described->method_bytes + described->content_type_bytes + described->key_bytes + 3;
     struct semel_call *call = malloc(sizeof *call + names + body_bytes);
     char *at;
 
@@ -204,6 +210,9 @@ static struct semel_call *make_call(const struct sml_call *described, bool lent)
     *at++ = '\0';
     call->record.call.content_type = at;
     at = put(at, described->content_type, described->content_type_bytes);
+    *at++ = '\0';
+    call->record.call.key = at;
+    at = put(at, described->key, described->key_bytes);
     *at++ = '\0';
     if (!lent) {
         call->record.call.body = at;
@@ -272,7 +281,7 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
         return SEMEL_FORKED;
     options = options ? options : &no_options;
     memset(&described, 0, sizeof described);
-    status = describe(&described, method, body, options);
+    status = sml_client_describe(&described, method, body, options);
     if (status != SEMEL_OK)
         return status;
     call = make_call(&described, options->lent);

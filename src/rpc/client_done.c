@@ -49,7 +49,8 @@ void sml_client_collect(struct semel_client *client, struct sml_batch *batch)
     while ((call = sml_caller_next_done(&client->link.caller)) != NULL) {
         struct sml_record *record = (struct sml_record *)call;
 
-        sml_caller_accept(&client->link.caller, call, client->now);
+        if (!record->posted)
+            sml_caller_accept(&client->link.caller, call, client->now);
         client->in_flight--;
         client->blocking -= record->blocking;
         count(&client->counters, call->verdict.outcome);
@@ -135,6 +136,11 @@ void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, en
     while ((node = sml_list_pop_front(&batch->done)) != NULL) {
         struct sml_record *record = (struct sml_record *)SML_CONTAINER(node, struct sml_call, link);
 
+        if (record->posted) {
+            sml_client_outbox_ended(client, &record->call,
+                                    record->call.reply || record->call.reply_in_place);
+            continue;
+        }
         if (record->blocking) {
             finish_blocking(client, batch, (struct sml_blocking *)record);
             continue;

@@ -68,6 +68,8 @@ struct sml_client_resolve {
     bool abandoned;
 };
 
+struct sml_client_outbox;
+
 struct semel_client {
     /* Constant after create. */
     struct sml_origin origin;
@@ -81,6 +83,7 @@ struct semel_client {
 
     _Atomic uint32_t state;        /* enum semel_client_state; written under the lock */
     _Atomic uint32_t result_hint;  /* room for a reply body that is likely to do */
+    _Atomic uintptr_t outbox_id;   /* the outbox's thread; 0 until it runs */
     _Atomic uintptr_t stopping_id; /* the thread that runs callbacks in a stop */
 
     struct sml_mutex lock;
@@ -106,6 +109,8 @@ struct semel_client {
     uint8_t *out; /* SML_PEN_BUFFER_BYTES: the pen's */
     struct semel_client_counters counters;
 
+    struct sml_client_outbox *outbox; /* constant after create; NULL: none */
+
     /* The I/O thread's. */
     struct sml_connect connect;
     bool connecting;
@@ -120,6 +125,7 @@ struct semel_client {
 struct sml_record {
     struct sml_call call; /* first */
     bool blocking;
+    bool posted; /* of the outbox: it is accepted when its result is in the file */
 };
 
 /* A blocked caller's: on its stack. `word`: 0 running, 1 done, 2 asleep. */
@@ -167,9 +173,11 @@ static inline bool sml_client_on_io(const struct semel_client *client)
 
 static inline bool sml_client_in_callback(const struct semel_client *client)
 {
+    uintptr_t self = sml_thread_self().value;
+
     return sml_client_on_io(client) ||
-           atomic_load_explicit(&client->stopping_id, memory_order_relaxed) ==
-               sml_thread_self().value;
+           atomic_load_explicit(&client->stopping_id, memory_order_relaxed) == self ||
+           atomic_load_explicit(&client->outbox_id, memory_order_relaxed) == self;
 }
 
 /* --- client_done.c ----------------------------------------------------------------------- */
@@ -190,6 +198,27 @@ void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, en
 
 /* The I/O thread runs what others posted. Lock not held; `posted` was taken under it. */
 void sml_client_run_posted(struct sml_list *posted);
+
+/* --- client_outbox.c --------------------------------------------------------------------- */
+
+/* Read the file and submit what it holds. Lock held; nothing runs yet. `outbox` moves in on OK. */
+enum semel_status sml_client_outbox_open(struct semel_client *client, struct semel_outbox *outbox);
+enum semel_status sml_client_outbox_start(struct semel_client *client);
+/* No call is in the machine any more. What is under way is written; then its thread ends. */
+void sml_client_outbox_stop(struct semel_client *client);
+/* Release its memory, and close the file if it is the client's. */
+void sml_client_outbox_close(struct semel_client *client, bool with_file);
+/* The client's state may be its last: whoever waits for results looks. Lock held. */
+void sml_client_outbox_wake(struct semel_client *client);
+/* The link's identity is to be saved. Lock held. */
+void sml_client_outbox_save(struct semel_client *client);
+/* A posted call has come to its end. Lock not held; as sml_client_deliver otherwise. */
+void sml_client_outbox_ended(struct semel_client *client, struct sml_call *call, bool from_server);
+
+/* --- client_call.c: check the arguments of a call, and fill in all but the deadline. */
+enum semel_status sml_client_describe(struct sml_call *call, const char *method,
+                                      struct semel_bytes body,
+                                      const struct semel_call_options *options);
 
 /* --- client_io.c: the I/O thread ---------------------------------------------------------- */
 

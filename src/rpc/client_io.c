@@ -408,6 +408,8 @@ static void carry_out(struct semel_client *client)
             break;
         if (action.kind == SML_LINK_CLOSE)
             hang_up(client);
+        else if (action.kind == SML_LINK_SAVE)
+            sml_client_outbox_save(client);
         else if (client->conn.open)
             break; /* cannot be: the machine closes one before it opens another */
         else
@@ -437,7 +439,8 @@ static bool something_to_do(const struct semel_client *client)
 {
     const struct sml_client_conn *conn = &client->conn;
 
-    return client->link.close_wanted || (client->link.connect_wanted && !conn->closing) ||
+    return client->link.close_wanted || client->link.save_wanted ||
+           (client->link.connect_wanted && !conn->closing) ||
            !sml_list_empty(&client->link.caller.done) || !sml_list_empty(&client->posted) ||
            (conn->open && !conn->closing && conn->broken) ||
            (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||

@@ -144,6 +144,8 @@ static void publish_state(struct semel_client *client)
         client->failure = client->link.why;
         memcpy(client->failure_text, client->link.why_text, sizeof client->failure_text);
     }
+    if (client->outbox && (state == SEMEL_CLIENT_FAILED || state == SEMEL_CLIENT_STOPPED))
+        sml_client_outbox_wake(client);
     sml_cond_broadcast(&client->changed);
     client->wake_wanted = true;
 }
@@ -161,8 +163,8 @@ void sml_client_settle(struct semel_client *client)
     /* Awake, it looks at everything before it sleeps. */
     if (client->asleep_until == 0)
         return;
-    if (client->link.close_wanted || client->link.connect_wanted || conn->broken ||
-        !sml_list_empty(&client->link.caller.done) ||
+    if (client->link.close_wanted || client->link.connect_wanted || client->link.save_wanted ||
+        conn->broken || !sml_list_empty(&client->link.caller.done) ||
         (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||
         sml_link_timeout(&client->link) < client->asleep_until)
         client->wake_wanted = true;

@@ -16,6 +16,8 @@
 
 #include <semel/request.h>
 
+#include "base/le.h"
+
 /* --- looking --------------------------------------------------------------------------------- */
 
 const char *semel_request_method(const struct semel_request *request)
@@ -47,20 +49,37 @@ uint64_t semel_request_call(const struct semel_request *request)
     return request->in ? request->in->xid : 0;
 }
 
-struct semel_key semel_request_key(const struct semel_request *request)
+const char *semel_request_idempotency_key(const struct semel_request *request)
 {
-    uint8_t name[sizeof(struct sml_session_id) + 8], hash[32];
-    struct semel_key key = { { 0 } };
-    uint64_t xid = semel_request_call(request);
+    return request->in ? request->in->key : "";
+}
 
-    if (request->in == NULL)
-        return key;
-    memcpy(name, request->served->session->id.bytes, sizeof(struct sml_session_id));
-    for (int i = 0; i < 8; i++)
-        name[sizeof(struct sml_session_id) + i] = (uint8_t)(xid >> 8 * i);
-    sml_sha256(name, sizeof name, hash);
+/* Of a keyed call from its key; else from the session and number of its first submission. */
+struct semel_key sml_request_key_of(const struct sml_served *served, const struct sml_incoming *in)
+{
+    struct sml_origin_call origin = in->origin;
+    uint8_t name[sizeof origin.session.bytes + 8], hash[32];
+    struct semel_key key;
+
+    if (in->key_bytes > 0) {
+        sml_record_key_hash(&served->session->principal, semel_bytes(in->method, in->method_bytes),
+                            semel_bytes(in->key, in->key_bytes), hash);
+    } else {
+        if (!(in->flags & SML_CALL_ORIGIN))
+            origin = (struct sml_origin_call){ served->session->id, in->xid };
+        memcpy(name, origin.session.bytes, sizeof origin.session.bytes);
+        sml_store64(name + sizeof origin.session.bytes, origin.xid);
+        sml_sha256(name, sizeof name, hash);
+    }
     memcpy(key.bytes, hash, sizeof key.bytes);
     return key;
+}
+
+struct semel_key semel_request_key(const struct semel_request *request)
+{
+    struct semel_key none = { { 0 } };
+
+    return request->in ? sml_request_key_of(request->served, request->in) : none;
 }
 
 bool semel_request_cancelled(const struct semel_request *request)
@@ -109,12 +128,19 @@ static void forget_callback(struct semel_request *request)
     sml_mutex_unlock(&server->queue_lock);
 }
 
+void sml_request_unwatch(struct semel_request *request)
+{
+    if (request->watched)
+        forget_callback(request);
+    request->watched = request->told = false;
+}
+
 void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn fn, void *user)
 {
     struct semel_server *server = request->server;
-    bool now;
+    bool over = request->in == NULL || (request->txn && request->txn->said), now;
 
-    if (request->in == NULL || !sml_origin_is_mine(&server->origin))
+    if (over || !sml_origin_is_mine(&server->origin))
         return;
     request->watched = true;
     if (fn == NULL) {
@@ -189,6 +215,7 @@ static void part_with(struct semel_request *request)
 
     sml_mutex_lock(&server->queue_lock);
     sml_request_settle_locked(request);
+    sml_queue_wake_committer_locked(server); /* the method's next call may start */
     worker = sml_server_kick_locked(server, &spawn);
     sml_mutex_unlock(&server->queue_lock);
     if (worker || spawn)
@@ -214,6 +241,7 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
     request->in = NULL;
     request->finished = true;
     sml_info_unref(request->info);
+    sml_commit_touch(served);
     done = sml_served_done(served);
     if (conn && sml_peer_wants_write(&conn->peer) && !(inlined && conn->touched))
         sml_conn_write(conn);
@@ -221,6 +249,33 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
         sml_mutex_unlock(served->lock);
     if (done)
         sml_served_free(served);
+}
+
+/* Inside a transactional or resolve handler: it is the committer's to give. */
+static enum semel_status say(struct semel_request *request, const struct parts *parts)
+{
+    struct sml_served *served = request->served;
+    struct sml_txn *txn = request->txn;
+    uint64_t takes;
+
+    if (txn->said)
+        return SEMEL_ALREADY;
+    if (!sml_origin_is_mine(&request->server->origin))
+        return SEMEL_FORKED;
+    sml_mutex_lock(served->lock);
+    takes = served->session->callee.reply_body_bytes;
+    sml_mutex_unlock(served->lock);
+    if (parts->body.size > request->server->body_bytes || parts->body.size > takes)
+        return SEMEL_TOO_LARGE;
+    if (tells_itself(request))
+        return SEMEL_WOULD_DEADLOCK;
+    txn->reply = pack(&served->session->callee, parts, &txn->verdict);
+    if (txn->reply == NULL)
+        return SEMEL_NO_MEMORY;
+    if (request->watched)
+        forget_callback(request);
+    txn->said = true;
+    return SEMEL_OK;
 }
 
 static enum semel_status finish(struct semel_request *request, const struct parts *parts)
@@ -232,6 +287,8 @@ static enum semel_status finish(struct semel_request *request, const struct part
 
     if (request->in == NULL)
         return SEMEL_ALREADY;
+    if (request->txn)
+        return say(request, parts);
     if (!sml_origin_is_mine(&request->server->origin))
         return SEMEL_FORKED;
     if (parts->body.size > request->server->body_bytes)
@@ -303,6 +360,16 @@ enum semel_status semel_request_fail(struct semel_request *request, int code, co
     return semel_request_fail_with(request, code, text, semel_bytes(NULL, 0), NULL);
 }
 
+enum semel_status semel_request_never_ran(struct semel_request *request, const char *text)
+{
+    struct parts parts = { .outcome = SEMEL_NOT_EXECUTED, .status = SEMEL_SERVER_DIED };
+
+    if (request == NULL || request->txn == NULL || !request->txn->resolving)
+        return SEMEL_INVALID;
+    parts.text = cut(text ? text : "the server died before it had begun", SEMEL_TEXT_BYTES);
+    return finish(request, &parts);
+}
+
 /* --- not finishing ---------------------------------------------------------------------------- */
 
 void semel_request_take(struct semel_request *request)
@@ -325,8 +392,8 @@ static void finish_unknown(struct semel_request *request, enum semel_status stat
     struct sml_words words;
     uint8_t *reply;
 
-    if (request->in == NULL || !sml_origin_is_mine(&request->server->origin))
-        return;
+    if (request->in == NULL || request->txn || !sml_origin_is_mine(&request->server->origin))
+        return; /* a transaction that is dropped is undone when its handler returns */
     if (tells_itself(request))
         return;
     if (request->watched)

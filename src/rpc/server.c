@@ -40,7 +40,8 @@ static void fill_defaults(struct semel_server_options *o)
     set64(&o->session_bytes,
           o->body_bytes > SEMEL_SESSION_BYTES ? o->body_bytes : SEMEL_SESSION_BYTES);
     set_ms(&o->handshake_ms, SEMEL_HANDSHAKE_MS);
-    set_ms(&o->idle_session_ms, SEMEL_IDLE_SESSION_MS);
+    set_ms(&o->idle_session_ms, o->store ? SEMEL_DURABLE_SESSION_MS : SEMEL_IDLE_SESSION_MS);
+    set_ms(&o->key_retention_ms, SEMEL_KEY_RETENTION_MS);
     set_ms(&o->heartbeat_ms, SEMEL_HEARTBEAT_MS);
     set_ms(&o->busy_ms, SEMEL_BUSY_MS);
     set32(&o->sessions, SEMEL_SESSIONS);
@@ -52,13 +53,19 @@ static bool is_span(int64_t ms)
     return ms >= 1 && ms <= INT32_MAX;
 }
 
+static bool is_kept(int64_t ms)
+{
+    return ms >= 1 && ms <= SEMEL_KEPT_MS_MAX;
+}
+
 static bool is_valid(const struct semel_server_options *o)
 {
     return !o->no_workers && o->workers <= 4096 && !(o->backlog_none && o->backlog > 0) &&
            o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->body_bytes <= SEMEL_BODY_BYTES_MAX &&
            o->session_bytes >= o->body_bytes && is_span(o->handshake_ms) &&
-           is_span(o->idle_session_ms) && (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) &&
-           is_span(o->busy_ms);
+           is_kept(o->idle_session_ms) && is_kept(o->key_retention_ms) &&
+           (o->store == NULL || o->body_bytes <= SEMEL_STORED_BODY_BYTES_MAX) &&
+           (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) && is_span(o->busy_ms);
 }
 
 /* --- creation and release ------------------------------------------------------------------ */
@@ -70,6 +77,7 @@ static void init_lists(struct semel_server *server)
         &server->batch,      &server->doomed,    &server->stash,       &server->short_queue,
         &server->long_queue, &server->left,      &server->all_workers, &server->idle,
         &server->posted,     &server->newcomers, &server->to_tell,     &server->free_requests,
+        &server->unstarted,  &server->txns,
     };
 
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
@@ -100,6 +108,14 @@ static void fini_locks(struct semel_server *server)
     sml_cond_fini(&server->changed);
 }
 
+/* Also on a thread that is none of the server's loop: methods are published, never taken back. */
+static bool keeps_records(void *user, struct semel_bytes name)
+{
+    const struct sml_method *method = sml_server_find_method(user, name.data, (uint8_t)name.size);
+
+    return method && method->kind != SEMEL_IDEMPOTENT;
+}
+
 static void init_host(struct semel_server *server)
 {
     const struct semel_server_options *o = &server->options;
@@ -112,7 +128,15 @@ static void init_host(struct semel_server *server)
         .handshake = (uint64_t)o->handshake_ms * SML_MS,
         .silence = beats ? 4 * (uint64_t)o->heartbeat_ms * SML_MS : SML_NEVER,
         .heartbeat_ms = beats ? (uint32_t)o->heartbeat_ms : 0,
+        .durable = o->store != NULL,
+        .features = o->store ? SML_FEATURE_KEYS : 0,
+        .methods = { keeps_records, server },
     };
+
+    if (o->store) {
+        memcpy(host.store.id, o->store->id, sizeof host.store.id);
+        host.store.generation = o->store->generation;
+    }
 
     sml_host_init(&server->host, &sml_mem_libc, &entropy, &host);
 }
@@ -169,6 +193,9 @@ enum semel_status semel_server_create(struct semel_server **out_server,
     server->goodbye_until = server->pauses_end = SML_NEVER;
     atomic_store(&server->drain_until, SML_NEVER);
     status = is_valid(&server->options) ? open_system(server) : SEMEL_INVALID;
+    if (status == SEMEL_OK)
+        status = sml_commit_init(&server->commit, server, server->options.store,
+                                 (uint64_t)server->options.key_retention_ms);
     if (status != SEMEL_OK) {
         close_system(server);
         free(server);
@@ -217,7 +244,9 @@ static void release(struct semel_server *server)
     free_methods(server);
     while (server->pool_count > 0)
         free(server->pool[--server->pool_count]);
+    sml_server_forsake_sessions(server);
     sml_host_fini(&server->host);
+    sml_commit_fini(&server->commit);
     fini_locks(server);
     close_system(server);
     sml_origin_fini(&server->origin);
@@ -235,11 +264,16 @@ enum semel_status sml_server_check_open(struct semel_server *server)
 
 /* --- running ------------------------------------------------------------------------------- */
 
-static bool is_ours(const struct semel_server *server)
+/* Must this thread not wait for the server? */
+static bool is_ours(struct semel_server *server)
 {
     struct sml_worker *self = sml_worker_self();
+    bool restores;
 
-    return self && self->server == server;
+    sml_mutex_lock(&server->queue_lock);
+    restores = server->restoring.value == sml_thread_self().value;
+    sml_mutex_unlock(&server->queue_lock);
+    return restores || (self && self->server == server) || sml_in_transaction();
 }
 
 static enum semel_status start_threads(struct semel_server *server)
@@ -266,6 +300,21 @@ static enum semel_status start_threads(struct semel_server *server)
     return status;
 }
 
+/* Resolve handlers run meanwhile. */
+static enum semel_status restore(struct semel_server *server)
+{
+    enum semel_status status;
+
+    sml_mutex_lock(&server->queue_lock);
+    server->restoring = sml_thread_self();
+    sml_mutex_unlock(&server->queue_lock);
+    status = sml_server_restore(server);
+    sml_mutex_lock(&server->queue_lock);
+    server->restoring.value = 0;
+    sml_mutex_unlock(&server->queue_lock);
+    return status;
+}
+
 enum semel_status semel_server_start(struct semel_server *server)
 {
     enum semel_status status = sml_server_check_open(server);
@@ -283,7 +332,12 @@ enum semel_status semel_server_start(struct semel_server *server)
     sml_mutex_unlock(&server->queue_lock);
     if (status != SEMEL_OK)
         return status;
-    status = start_threads(server);
+    if (sml_commit_is_durable(&server->commit))
+        status = restore(server);
+    if (status == SEMEL_OK)
+        status = sml_commit_start(&server->commit);
+    if (status == SEMEL_OK)
+        status = start_threads(server);
     if (status != SEMEL_OK)
         semel_server_stop(server);
     return status;
@@ -293,7 +347,7 @@ enum semel_status semel_server_run(struct semel_server *server)
 {
     enum semel_status status;
 
-    if (server && is_ours(server))
+    if (server && sml_origin_is_mine(&server->origin) && is_ours(server))
         return SEMEL_WOULD_DEADLOCK;
     status = semel_server_start(server);
     return status == SEMEL_OK ? semel_server_wait(server, -1, NULL) : status;
@@ -361,6 +415,8 @@ enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout
     }
     if (status == SEMEL_DEADLINE && out_running)
         *out_running = server->running;
+    if (status == SEMEL_OK)
+        status = (enum semel_status)atomic_load(&server->commit.status);
     if (--server->waiting == 0)
         sml_cond_broadcast(&server->changed);
     sml_mutex_unlock(&server->queue_lock);
@@ -404,6 +460,7 @@ enum semel_status semel_server_destroy(struct semel_server *server)
     while (!server->quit || server->threads > 0 || server->unfinished > 0 || server->waiting > 0)
         sml_cond_wait(&server->changed, &server->queue_lock);
     sml_mutex_unlock(&server->queue_lock);
+    sml_commit_stop(&server->commit);
     if (server->watched)
         sml_watchdog_stop(server);
     sml_server_reap(server);

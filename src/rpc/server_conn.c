@@ -346,7 +346,10 @@ static void flush(struct sml_conn *conn, bool writable)
     if (end == SML_PEN_CLEAR && conn->goodbye && conn->peer.state != SML_PEER_CLOSING) {
         /* Sessions in memory end with their server, and who else could say so: callers of what
          * still ran are told at once instead of at their deadline. */
-        sml_peer_close(&conn->peer, SML_BYE_SESSION_LOST, "the server has stopped");
+        if (sml_commit_is_durable(&server->commit))
+            sml_peer_close(&conn->peer, SML_BYE_SHUTDOWN, "the server stops");
+        else
+            sml_peer_close(&conn->peer, SML_BYE_SESSION_LOST, "the server has stopped");
         end = sml_pen_write(&conn->pen, false);
     }
     said = after_write(conn, end);

@@ -49,7 +49,8 @@ static void add_queue(struct semel_server *server, struct semel_server_counters 
     out->calls_started = server->calls_started;
     out->calls_inline = server->calls_inline;
     out->calls_running = server->running;
-    out->calls_waiting = (uint64_t)server->queued + server->parked + server->stalled;
+    out->calls_waiting = (uint64_t)server->queued + server->parked + server->stalled +
+                         server->unstarted_count + server->txn_count;
     out->calls_busy += server->calls_busy;
     out->calls_refused += server->calls_refused;
     out->takeovers_by_watchdog = server->takeovers;
@@ -60,6 +61,23 @@ static void add_queue(struct semel_server *server, struct semel_server_counters 
 static uint64_t shown(const _Atomic uint64_t *total)
 {
     return atomic_load_explicit(total, memory_order_relaxed);
+}
+
+static void add_store(const struct semel_server *server, struct semel_server_counters *out)
+{
+    const struct sml_commit *commit = &server->commit;
+
+    out->commits = shown(&commit->totals.commits);
+    out->commits_failed = shown(&commit->totals.failed);
+    out->calls_recorded = shown(&commit->totals.recorded);
+    out->transactions = shown(&commit->totals.transactions);
+    out->transactions_undone = shown(&commit->totals.undone);
+    out->keys_replayed = shown(&commit->totals.replayed);
+    out->keys_mismatched = shown(&commit->totals.mismatched);
+    out->sessions_restored = shown(&commit->totals.sessions);
+    out->calls_restored = shown(&commit->totals.calls);
+    out->calls_crashed = shown(&commit->totals.crashed);
+    out->calls_poisoned = shown(&commit->totals.poisoned);
 }
 
 void semel_server_counters(const struct semel_server *const_server,
@@ -74,6 +92,7 @@ void semel_server_counters(const struct semel_server *const_server,
     if (server == NULL || !sml_origin_is_mine(&server->origin))
         return;
     totals = &server->totals;
+    add_store(server, out_counters);
     add_sessions(server, out_counters);
     add_queue(server, out_counters);
     out_counters->connections_accepted = shown(&totals->accepted);

@@ -7,6 +7,9 @@
  * and the old one becomes a worker when it comes back. There is one serving thread more than
  * handlers may run at once, so there is always one that can lead.
  *
+ * With a store there is one thread more, the committer (commit.h): it alone talks to the store,
+ * runs transactional handlers, and tells the machines what is stored.
+ *
  * Locks, in this order; never two of one line:
  *   host_lock        the host machine, the list of sessions, listeners
  *   a stripe         one session with its callee machine, the peer attached to it, and its pen.
@@ -14,7 +17,7 @@
  *                    locked before it is looked up, and a lock outlives what it guards.
  *                    `fresh_lock` stands in for connections that have no session yet.
  *   queue_lock       run queue, methods' counts, threads' roles, session timers, the posted list
- *   pool_lock        write buffers
+ *   pool_lock        write buffers; and the committer's list of sessions
  * "Leader's" below means: touched only by the thread that is the leader; the role itself is handed
  * over under queue_lock, and only while the old leader is inside a handler.
  * Handlers, callbacks and the log hook run without any lock. */
@@ -42,6 +45,7 @@
 #include "os/random.h"
 #include "os/thread.h"
 #include "os/wake.h"
+#include "rpc/commit.h"
 #include "rpc/pen.h"
 #include "session/host.h"
 
@@ -67,6 +71,7 @@
 #define SML_IDLE_THREAD_NS 10000000000
 #define SML_LINGER_NS 1000000000 /* from our BYE until the client must have closed */
 #define SML_GOODBYE_NS 200000000 /* the same when the server stops */
+#define SML_DRAIN_BUSY_MS 1000   /* with a store: until a call is sent again, to the next server */
 #define SML_DRAIN_CHECK_NS 5000000
 #define SML_STARVED_NS 5000000 /* until a buffer is asked for again */
 
@@ -91,9 +96,13 @@ struct sml_method {
     uint8_t name_bytes;
     enum semel_kind kind;
     semel_handler_fn handler;
+    semel_transaction_fn transaction; /* TRANSACTIONAL: instead of handler */
     void *user;
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
+    enum semel_on_crash on_crash;
+    semel_handler_fn resolve;
+    void *resolve_user;
     /* queue_lock */
     struct sml_pace pace;
     uint32_t unfinished;    /* handlers begun and not finished, taken ones included */
@@ -111,12 +120,15 @@ struct sml_peer_info {
 };
 
 enum sml_place {
-    SML_AT_NOWHERE, /* in the leader's batch, or between queue and handler */
+    SML_AT_NOWHERE, /* in the leader's batch, in the committer's hands, or between queue and
+                       handler */
     SML_AT_SHORT,
     SML_AT_LONG,
-    SML_AT_PARKED,  /* its method is at its limit */
-    SML_AT_STALLED, /* its session has too many stored replies */
-    SML_AT_WORK     /* its handler has begun */
+    SML_AT_UNSTARTED, /* its start must be stored before it runs */
+    SML_AT_TXN,       /* for the committer to run */
+    SML_AT_PARKED,    /* its method is at its limit */
+    SML_AT_STALLED,   /* its session has too many stored replies */
+    SML_AT_WORK       /* its handler has begun */
 };
 
 struct semel_request {
@@ -130,6 +142,9 @@ struct semel_request {
     uint64_t order;            /* of arrival */
     uint64_t work_ns;          /* what it adds to short_work_ns */
     enum sml_place place;      /* queue_lock; STALLED: and the stripe */
+    bool started;              /* its start is stored */
+    bool alone;                /* transactional: in a transaction of its own */
+    struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
     bool finished;
     bool taken;
     atomic_int parties; /* taken: the handler and whoever finishes; the last one frees */
@@ -143,7 +158,7 @@ struct semel_request {
     struct sml_thread_id telling; /* the thread inside cancel_fn */
 };
 
-/* --- sessions and connections --------------------------------------------------------------- */
+/* --- sessions and connections -------------------------------------------------------------- */
 
 /* The shell's part of a session; freed when it has ended, has no connection, and nothing is held.
  * Guarded by `lock`, a stripe. */
@@ -151,9 +166,11 @@ struct sml_served {
     struct semel_server *server;
     struct sml_session *session;
     struct sml_mutex *lock;
-    struct sml_conn *conn; /* attached */
-    bool ended;            /* the host knows it no more */
-    struct sml_list all;   /* server->served; host_lock */
+    struct sml_conn *conn;       /* attached */
+    bool ended;                  /* the host knows it no more */
+    struct sml_list all;         /* server->served; host_lock */
+    bool queued;                 /* in the committer's list or batch */
+    struct sml_list commit_link; /* the committer's list; its lock */
     struct sml_list stalled;
     struct sml_heap_node timer; /* queue_lock */
     uint64_t timer_at;
@@ -192,7 +209,7 @@ struct sml_conn {
     struct sml_channel channel;
 };
 
-/* --- threads -------------------------------------------------------------------------------- */
+/* --- threads ------------------------------------------------------------------------------- */
 
 enum sml_signal { SML_SIGNAL_NONE, SML_SIGNAL_WORK, SML_SIGNAL_LOOK };
 
@@ -222,7 +239,7 @@ struct sml_server_totals { /* relaxed: only ever shown */
     _Atomic uint64_t calls; /* new ones, complete */
 };
 
-/* --- the server ------------------------------------------------------------------------------ */
+/* --- the server ---------------------------------------------------------------------------- */
 
 struct semel_server {
     /* Fixed at creation. */
@@ -270,24 +287,31 @@ struct semel_server {
     bool telling;   /* to_tell may hold something */
     bool unstalled; /* calls went back into the queue: somebody may have to be woken */
 
+    struct sml_commit commit;
+
     struct sml_mutex queue_lock;
     struct sml_cond changed; /* for wait, destroy, and finishers that wait for a cancel callback */
     enum sml_server_state state;
     struct sml_list short_queue, long_queue;
+    struct sml_list unstarted, txns; /* the committer takes from these */
     uint64_t short_work_ns;
-    uint32_t queued, parked, stalled; /* in either queue; parked; stalled */
-    uint32_t running;                 /* worker slots taken */
-    _Atomic uint32_t answered;        /* of these, by handlers that gave their reply and are about
+    uint32_t queued, parked, stalled; /* in either of the first two; parked; stalled */
+    uint32_t unstarted_count, txn_count;
+    uint32_t starting;         /* in the committer's hands */
+    uint32_t queued_started;   /* of those queued, with a start in the store */
+    uint32_t running;          /* worker slots taken */
+    _Atomic uint32_t answered; /* of these, by handlers that gave their reply and are about
                                          to return; taken off under queue_lock */
-    uint32_t unfinished;              /* requests begun and not finished */
-    struct sml_worker *leader;        /* NULL while wanted or before the start */
+    uint32_t unfinished;       /* requests begun and not finished */
+    struct sml_worker *leader; /* NULL while wanted or before the start */
     bool leader_wanted;
     bool started;
-    bool closed;      /* no call is queued any more */
-    bool quit;        /* threads leave */
-    bool waking;      /* a thread was woken for work and has not looked yet */
-    uint32_t threads; /* serving ones */
-    uint32_t waiting; /* threads in semel_server_wait */
+    struct sml_thread_id restoring; /* the thread that reads the store, and runs resolve handlers */
+    bool closed;                    /* no call is queued any more */
+    bool quit;                      /* threads leave */
+    bool waking;                    /* a thread was woken for work and has not looked yet */
+    uint32_t threads;               /* serving ones */
+    uint32_t waiting;               /* threads in semel_server_wait */
     struct sml_list all_workers, left, idle;
     struct sml_heap session_timers;
     _Atomic uint64_t leader_until; /* when the leader wakes at the latest; 0: it does not sleep.
@@ -348,11 +372,30 @@ void sml_request_settle_locked(struct semel_request *request);
 void sml_server_recycle_locked(struct semel_server *server, struct semel_request *request);
 /* Everything that waits, out of the queues and into `out`; nothing waits from here on. */
 void sml_server_take_queue(struct semel_server *server, struct sml_list *out);
+/* It is told to come again, or refused. */
+void sml_queue_count_refusal_locked(struct semel_server *server,
+                                    const struct semel_request *request);
+/* For the committer. The next call whose start may be stored now: not long before it can run, so
+ * that a crash finds few that have begun on paper only. NULL: none. */
+struct semel_request *sml_queue_take_unstarted_locked(struct semel_server *server);
+/* Its start is stored: it waits for a worker. False: the server takes no more. */
+bool sml_queue_started_locked(struct semel_server *server, struct semel_request *request);
+/* It will not start. */
+void sml_queue_unstarted_locked(struct semel_server *server, struct semel_request *request);
+/* Is there anything for the committer? */
+bool sml_queue_has_commit_work_locked(const struct semel_server *server);
+/* Then it is woken. */
+void sml_queue_wake_committer_locked(struct semel_server *server);
+/* The next transactional call, taken out; NULL: none. And back again, before all others; false: the
+ * server takes no more. */
+struct semel_request *sml_queue_take_txn_locked(struct semel_server *server);
+bool sml_queue_return_txn_locked(struct semel_server *server, struct semel_request *request);
 /* The session's stored replies are over its budget: nothing of it begins; stripe held. */
 bool sml_served_is_stalled(const struct sml_served *served);
-/* A call that was taken out waits again, for that reason; it gives its place in the method's limit
- * back. Stripe held. */
-void sml_request_stall(struct semel_request *request);
+/* A call that was taken out to run, or to start, waits again, for that reason; it gives its place
+ * in the method's limit back. Stripe held. False: the server takes no more. */
+bool sml_request_stall(struct semel_request *request);
+bool sml_request_stall_unstarted(struct semel_request *request);
 /* They go on once the replies were fetched; stripe held. */
 void sml_served_unstall(struct sml_served *served);
 /* May the leader run a short call now, if `running` worker slots are taken by others? Not the last
@@ -432,6 +475,9 @@ void sml_served_tick(struct sml_served *served, uint64_t now);
 void sml_served_end(struct sml_served *served);
 bool sml_served_done(const struct sml_served *served);
 void sml_served_free(struct sml_served *served);
+/* A session that the host knows, new or from the store, gets its shell part; host held. NULL: no
+ * memory. */
+struct sml_served *sml_server_serve(struct semel_server *server, struct sml_session *session);
 void sml_server_expire(struct semel_server *server, uint64_t now);
 /* The request waits, and its call has a verdict already; stripe held. */
 void sml_request_forget(struct semel_request *request);
@@ -439,11 +485,23 @@ void sml_request_forget(struct semel_request *request);
 bool sml_server_drained(struct semel_server *server);
 /* Every session's calls are stopped; so are those that waited in the queue. */
 void sml_server_stop_sessions(struct semel_server *server, struct sml_list *waiting);
+/* With a store: a call that is held, and will not run any more, waits for the next server. */
+void sml_server_postpone(struct semel_request *request);
+/* Sessions stay in the store; their memory goes. Nothing runs any more. */
+void sml_server_forsake_sessions(struct semel_server *server);
 void sml_server_end_sessions(struct semel_server *server);
 void sml_info_unref(struct sml_peer_info *info);
 
 /* request.c */
 /* The handler returned without finishing a request that it did not take. */
 void sml_request_abandoned(struct semel_request *request);
+/* A transactional handler has returned, finished or not: none of its callbacks begins after this.
+ */
+void sml_request_unwatch(struct semel_request *request);
+/* The call's key for systems downstream. */
+struct semel_key sml_request_key_of(const struct sml_served *served, const struct sml_incoming *in);
+
+/* restore.c: what the store holds becomes sessions again; before any thread runs. */
+enum semel_status sml_server_restore(struct semel_server *server);
 
 #endif

@@ -13,8 +13,8 @@
 
 /* --- exporting ----------------------------------------------------------------------------- */
 
-static struct sml_method *new_method(const char *name, size_t bytes, semel_handler_fn handler,
-                                     void *user, const struct semel_method_options *options)
+static struct sml_method *new_method(const char *name, size_t bytes, void *user,
+                                     const struct semel_method_options *options)
 {
     struct sml_method *method = calloc(1, sizeof *method + bytes + 1);
 
@@ -22,49 +22,52 @@ static struct sml_method *new_method(const char *name, size_t bytes, semel_handl
         return NULL;
     method->name = memcpy(method + 1, name, bytes + 1);
     method->name_bytes = (uint8_t)bytes;
-    method->handler = handler;
     method->user = user;
     sml_list_init(&method->parked);
     if (options) {
         method->kind = options->kind;
         method->limit = options->limit;
         method->max_run = (uint64_t)options->max_run_ms * SML_MS;
+        method->on_crash = options->on_crash;
+        method->resolve = options->resolve;
+        method->resolve_user = options->resolve_user;
     }
     return method;
 }
 
-static bool may_export(const char *name, size_t bytes, const struct semel_method_options *options)
+static bool is_method_name(const char *name, size_t bytes)
 {
     if (bytes == 0 || bytes > SEMEL_METHOD_BYTES || strncmp(name, "semel.", 6) == 0)
         return false;
     for (size_t i = 0; i < bytes; i++)
         if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
             return false; /* no frame can carry it */
-    return options == NULL || ((options->kind == SEMEL_ONCE || options->kind == SEMEL_IDEMPOTENT) &&
-                               options->max_run_ms >= 0 && options->max_run_ms <= INT32_MAX);
+    return true;
 }
 
-enum semel_status semel_server_export(struct semel_server *server, const char *name,
-                                      semel_handler_fn handler, void *user,
-                                      const struct semel_method_options *options)
+static bool are_options(const struct semel_method_options *o)
+{
+    if (o == NULL)
+        return true;
+    if (o->max_run_ms < 0 || o->max_run_ms > INT32_MAX || (unsigned)o->on_crash > 2)
+        return false;
+    return (o->on_crash == SEMEL_CRASH_RESOLVE) == (o->resolve != NULL) &&
+           (o->on_crash == SEMEL_CRASH_UNKNOWN || o->kind == SEMEL_ONCE);
+}
+
+/* Moves `method` in on OK, and frees it otherwise; NULL: there was no memory for it. */
+static enum semel_status publish(struct semel_server *server, struct sml_method *method)
 {
     _Atomic(struct sml_method *) *bucket;
-    struct sml_method *method;
     enum semel_status status = SEMEL_OK;
-    size_t bytes = name ? strnlen(name, SEMEL_METHOD_BYTES + 1) : 0;
 
-    if (server == NULL || handler == NULL || !may_export(name, bytes, options))
-        return SEMEL_INVALID;
-    if (!sml_origin_is_mine(&server->origin))
-        return SEMEL_FORKED;
-    method = new_method(name, bytes, handler, user, options);
     if (method == NULL)
         return SEMEL_NO_MEMORY;
-    bucket = sml_server_method_bucket(server, name, bytes);
+    bucket = sml_server_method_bucket(server, method->name, method->name_bytes);
     sml_mutex_lock(&server->queue_lock);
     if (server->state == SML_SERVER_STOPPED)
         status = SEMEL_STOPPED;
-    else if (sml_server_find_method(server, name, (uint8_t)bytes))
+    else if (sml_server_find_method(server, method->name, method->name_bytes))
         status = SEMEL_ALREADY;
     if (status == SEMEL_OK) {
         method->next = atomic_load_explicit(bucket, memory_order_relaxed);
@@ -74,6 +77,47 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
     if (status != SEMEL_OK)
         free(method);
     return status;
+}
+
+enum semel_status semel_server_export(struct semel_server *server, const char *name,
+                                      semel_handler_fn handler, void *user,
+                                      const struct semel_method_options *options)
+{
+    size_t bytes = name ? strnlen(name, SEMEL_METHOD_BYTES + 1) : 0;
+    struct sml_method *method;
+
+    if (server == NULL || handler == NULL || !is_method_name(name, bytes) || !are_options(options))
+        return SEMEL_INVALID;
+    if (options && options->kind != SEMEL_ONCE && options->kind != SEMEL_IDEMPOTENT)
+        return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&server->origin))
+        return SEMEL_FORKED;
+    method = new_method(name, bytes, user, options);
+    if (method)
+        method->handler = handler;
+    return publish(server, method);
+}
+
+enum semel_status semel_server_export_transactional(struct semel_server *server, const char *name,
+                                                    semel_transaction_fn handler, void *user,
+                                                    const struct semel_method_options *options)
+{
+    size_t bytes = name ? strnlen(name, SEMEL_METHOD_BYTES + 1) : 0;
+    struct sml_method *method;
+
+    if (server == NULL || handler == NULL || !is_method_name(name, bytes) || !are_options(options))
+        return SEMEL_INVALID;
+    if (!sml_commit_is_durable(&server->commit) ||
+        (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash)))
+        return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&server->origin))
+        return SEMEL_FORKED;
+    method = new_method(name, bytes, user, options);
+    if (method) {
+        method->kind = SEMEL_TRANSACTIONAL;
+        method->transaction = handler;
+    }
+    return publish(server, method);
 }
 
 /* --- listening ----------------------------------------------------------------------------- */

@@ -87,7 +87,8 @@ static bool is_full(const struct sml_method *method)
     return method->limit > 0 && method->unfinished + method->queued >= method->limit;
 }
 
-static void push_runnable(struct semel_server *server, struct semel_request *request)
+/* To the workers and the leader. */
+static void link_runnable(struct semel_server *server, struct semel_request *request)
 {
     struct sml_method *method = request->method;
     bool brisk = is_brisk(&method->pace);
@@ -96,8 +97,26 @@ static void push_runnable(struct semel_server *server, struct semel_request *req
     request->place = brisk ? SML_AT_SHORT : SML_AT_LONG;
     server->short_work_ns += request->work_ns;
     server->queued++;
-    method->queued++;
+    server->queued_started += request->started;
     sml_list_push_back(brisk ? &server->short_queue : &server->long_queue, &request->link);
+}
+
+static void push_runnable(struct semel_server *server, struct semel_request *request)
+{
+    enum semel_kind kind = request->method->kind;
+
+    request->method->queued++;
+    if (kind == SEMEL_TRANSACTIONAL) {
+        request->place = SML_AT_TXN;
+        server->txn_count++;
+        sml_list_push_back(&server->txns, &request->link);
+    } else if (kind == SEMEL_ONCE && !request->started && sml_commit_is_durable(&server->commit)) {
+        request->place = SML_AT_UNSTARTED;
+        server->unstarted_count++;
+        sml_list_push_back(&server->unstarted, &request->link);
+    } else {
+        link_runnable(server, request);
+    }
 }
 
 static void push_parked(struct semel_server *server, struct semel_request *request)
@@ -123,11 +142,17 @@ static bool place(struct semel_server *server, struct semel_request *request)
 {
     bool full = is_full(request->method);
     uint32_t free_slots = server->workers - server->running;
-    uint32_t runnable = server->queued + (full ? 0 : 1);
+    bool txn = request->method->kind == SEMEL_TRANSACTIONAL;
+    uint32_t runnable = server->queued + server->unstarted_count + server->starting;
+    uint32_t txns = server->txn_count + (txn && !full ? 1 : 0);
     uint64_t waiting = (uint64_t)server->parked + server->stalled + (full ? 1 : 0);
 
+    runnable += txn || full ? 0 : 1;
     if (runnable > free_slots)
         waiting += runnable - free_slots;
+    /* A transaction's worth of calls runs, more waits. */
+    if (txns > SML_BATCH_CALLS)
+        waiting += txns - SML_BATCH_CALLS;
     /* Who has its reply must find the place that it held free, although the handler that gave it
      * may not have returned yet. */
     if (waiting > (uint64_t)server->backlog + atomic_load(&server->answered))
@@ -148,6 +173,14 @@ void sml_request_unqueue_locked(struct semel_request *request)
     case SML_AT_LONG:
         server->short_work_ns -= request->work_ns;
         server->queued--;
+        server->queued_started -= request->started;
+        request->method->queued--;
+        sml_list_remove(&request->link);
+        unpark(server, request->method);
+        break;
+    case SML_AT_UNSTARTED:
+    case SML_AT_TXN:
+        *(request->place == SML_AT_TXN ? &server->txn_count : &server->unstarted_count) -= 1;
         request->method->queued--;
         sml_list_remove(&request->link);
         unpark(server, request->method);
@@ -179,6 +212,7 @@ void sml_queue_take_out_locked(struct semel_server *server, struct semel_request
     sml_list_remove(&request->link);
     server->short_work_ns -= request->work_ns;
     server->queued--;
+    server->queued_started -= request->started;
     method->queued--;
     method->unfinished++;
     server->unfinished++;
@@ -214,6 +248,8 @@ void sml_server_take_queue(struct semel_server *server, struct sml_list *out)
     server->closed = true;
     sml_list_move_all(out, &server->short_queue);
     sml_list_move_all(out, &server->long_queue);
+    sml_list_move_all(out, &server->unstarted);
+    sml_list_move_all(out, &server->txns);
     for (int i = 0; i < SML_METHOD_BUCKETS; i++)
         for (struct sml_method *m = atomic_load(&server->methods[i]); m; m = m->next) {
             sml_list_move_all(out, &m->parked);
@@ -221,7 +257,8 @@ void sml_server_take_queue(struct semel_server *server, struct sml_list *out)
         }
     for (struct sml_list *node = out->next; node != out; node = node->next)
         SML_CONTAINER(node, struct semel_request, link)->place = SML_AT_NOWHERE;
-    server->queued = server->parked = 0;
+    server->queued = server->parked = server->unstarted_count = server->txn_count = 0;
+    server->queued_started = 0;
     server->short_work_ns = 0;
     sml_mutex_unlock(&server->queue_lock);
     sml_list_move_all(out, &server->batch);
@@ -246,6 +283,94 @@ void sml_request_settle_locked(struct semel_request *request)
     unpark(server, request->method);
     if (server->quit && server->unfinished == 0)
         sml_cond_broadcast(&server->changed);
+}
+
+/* --- for the committer ----------------------------------------------------------------------- */
+
+/* A start that is stored too early becomes *unknown* if the server dies before the handler runs: so
+ * only for a slot that is free, and somewhat ahead for calls that are over in no time. */
+static bool may_start(const struct semel_server *server)
+{
+    const struct semel_request *request;
+    uint32_t ahead;
+
+    if (sml_list_empty(&server->unstarted))
+        return false;
+    request = SML_CONTAINER(server->unstarted.next, struct semel_request, link);
+    ahead = is_brisk(&request->method->pace) ? SML_AHEAD_CALLS : 0;
+    return server->running + server->starting + server->queued_started < server->workers + ahead;
+}
+
+bool sml_queue_has_commit_work_locked(const struct semel_server *server)
+{
+    return server->txn_count > 0 || may_start(server);
+}
+
+void sml_queue_wake_committer_locked(struct semel_server *server)
+{
+    if (sml_commit_is_durable(&server->commit) && sml_queue_has_commit_work_locked(server))
+        sml_commit_wake(&server->commit);
+}
+
+struct semel_request *sml_queue_take_unstarted_locked(struct semel_server *server)
+{
+    struct semel_request *request;
+
+    if (!may_start(server))
+        return NULL;
+    request = sml_queue_first(&server->unstarted);
+    sml_list_remove(&request->link);
+    server->unstarted_count--;
+    server->starting++;
+    request->place = SML_AT_NOWHERE;
+    return request;
+}
+
+bool sml_queue_started_locked(struct semel_server *server, struct semel_request *request)
+{
+    server->starting--;
+    request->started = true;
+    if (server->closed)
+        return false;
+    link_runnable(server, request);
+    return true;
+}
+
+void sml_queue_unstarted_locked(struct semel_server *server, struct semel_request *request)
+{
+    server->starting--;
+    if (server->closed)
+        return;
+    request->method->queued--;
+    unpark(server, request->method);
+}
+
+struct semel_request *sml_queue_take_txn_locked(struct semel_server *server)
+{
+    struct semel_request *request = sml_queue_first(&server->txns);
+
+    if (request == NULL)
+        return NULL;
+    sml_list_remove(&request->link);
+    server->txn_count--;
+    request->method->queued--;
+    request->method->unfinished++;
+    server->unfinished++;
+    request->place = SML_AT_NOWHERE;
+    return request;
+}
+
+bool sml_queue_return_txn_locked(struct semel_server *server, struct semel_request *request)
+{
+    if (server->closed)
+        return false;
+    request->method->queued++;
+    request->method->unfinished--;
+    server->unfinished--;
+    server->txn_count++;
+    request->place = SML_AT_TXN;
+    sml_list_push_front(&server->txns, &request->link);
+    return true;
 }
 
 /* --- waking ---------------------------------------------------------------------------------- */
@@ -326,7 +451,8 @@ static void refuse(struct semel_server *server, struct sml_list *refused)
     }
 }
 
-static void count_refusal(struct semel_server *server, const struct semel_request *request)
+void sml_queue_count_refusal_locked(struct semel_server *server,
+                                    const struct semel_request *request)
 {
     if (request->in->flags & SML_CALL_REFUSE_WHEN_FULL)
         server->calls_refused++;
@@ -338,7 +464,7 @@ void sml_server_enqueue(struct semel_server *server)
 {
     struct sml_list refused, *node;
     struct sml_worker *worker;
-    bool spawn;
+    bool spawn, commits;
 
     if (sml_list_empty(&server->batch) && !server->unstalled)
         return;
@@ -350,11 +476,14 @@ void sml_server_enqueue(struct semel_server *server)
 
         if (place(server, request))
             continue;
-        count_refusal(server, request);
+        sml_queue_count_refusal_locked(server, request);
         sml_list_push_back(&refused, &request->link);
     }
     worker = sml_server_pick_locked(server, &spawn);
+    commits = sml_commit_is_durable(&server->commit) && sml_queue_has_commit_work_locked(server);
     sml_mutex_unlock(&server->queue_lock);
+    if (commits)
+        sml_commit_wake(&server->commit);
     sml_server_rouse(server, worker, spawn);
     refuse(server, &refused);
 }
@@ -363,21 +492,44 @@ void sml_server_enqueue(struct semel_server *server)
 
 bool sml_served_is_stalled(const struct sml_served *served)
 {
-    const struct sml_callee *callee = &served->session->callee;
-
-    return callee->bytes_stored > callee->limits.session_bytes;
+    return sml_callee_is_stalled(&served->session->callee);
 }
 
-void sml_request_stall(struct semel_request *request)
+/* queue_lock held. Whoever stops the server looks at the stalled calls after it has closed it. */
+static bool stall(struct semel_request *request)
 {
     struct semel_server *server = request->server;
 
-    sml_mutex_lock(&server->queue_lock);
+    if (server->closed)
+        return false;
     request->place = SML_AT_STALLED;
     server->stalled++;
+    sml_list_push_back(&request->served->stalled, &request->link);
+    return true;
+}
+
+bool sml_request_stall(struct semel_request *request)
+{
+    struct semel_server *server = request->server;
+    bool stalled;
+
+    sml_mutex_lock(&server->queue_lock);
+    stalled = stall(request);
     sml_request_settle_locked(request);
     sml_mutex_unlock(&server->queue_lock);
-    sml_list_push_back(&request->served->stalled, &request->link);
+    return stalled;
+}
+
+bool sml_request_stall_unstarted(struct semel_request *request)
+{
+    struct semel_server *server = request->server;
+    bool stalled;
+
+    sml_mutex_lock(&server->queue_lock);
+    stalled = stall(request);
+    sml_queue_unstarted_locked(server, request);
+    sml_mutex_unlock(&server->queue_lock);
+    return stalled;
 }
 
 void sml_served_unstall(struct sml_served *served)

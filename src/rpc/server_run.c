@@ -25,6 +25,7 @@ static void let_go(struct semel_request *request)
     request->in = NULL;
     request->finished = true;
     sml_info_unref(request->info);
+    sml_commit_touch(served);
     if (served->conn && sml_peer_wants_write(&served->conn->peer) && !served->conn->touched)
         sml_conn_write(served->conn);
     else
@@ -40,9 +41,13 @@ static enum begun begin(struct sml_worker *worker, struct semel_request *request
     struct sml_callee *callee = &served->session->callee;
 
     sml_mutex_lock(served->lock);
-    if (sml_served_is_stalled(served) && request->in->phase == SML_IN_TAKEN) {
-        sml_request_stall(request);
+    if (sml_served_is_stalled(served) &&
+        (request->in->phase == SML_IN_TAKEN || request->in->phase == SML_IN_STARTED)) {
+        bool waits = sml_request_stall(request);
+
         sml_mutex_unlock(served->lock);
+        if (!waits)
+            sml_server_postpone(request);
         return STALLED;
     }
     if (inlined && served->conn)
@@ -189,6 +194,7 @@ bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worke
     if (worker->forked)
         return false;
     server->running--;
+    sml_queue_wake_committer_locked(server); /* a call that waits for the slot may have its start */
     if (leads)
         atomic_store_explicit(&server->inlining, false, memory_order_release);
     other = sml_server_kick_locked(server, &spawn);
@@ -278,6 +284,7 @@ static void work(struct semel_server *server, struct sml_worker *worker)
             return;
     }
     server->running--;
+    sml_queue_wake_committer_locked(server);
     if (server->quit)
         sml_cond_broadcast(&server->changed);
 }

@@ -23,7 +23,7 @@ void sml_info_unref(struct sml_peer_info *info)
 
 /* --- life --------------------------------------------------------------------------------- */
 
-static struct sml_served *serve(struct semel_server *server, struct sml_session *session)
+struct sml_served *sml_server_serve(struct semel_server *server, struct sml_session *session)
 {
     struct sml_served *served = calloc(1, sizeof *served);
 
@@ -33,6 +33,7 @@ static struct sml_served *serve(struct semel_server *server, struct sml_session 
     served->session = session;
     served->lock = sml_server_stripe(server, &session->id);
     sml_list_init(&served->stalled);
+    sml_list_init(&served->commit_link);
     sml_list_push_back(&server->served, &served->all);
     sml_heap_node_init(&served->timer);
     served->timer_at = SML_NEVER;
@@ -42,7 +43,8 @@ static struct sml_served *serve(struct semel_server *server, struct sml_session 
 
 bool sml_served_done(const struct sml_served *served)
 {
-    return served->ended && served->conn == NULL && served->session->callee.held == 0;
+    return served->ended && served->conn == NULL && !served->queued &&
+           sml_session_is_over(served->session);
 }
 
 static void add_counters(struct sml_callee_counters *to, const struct sml_callee_counters *from)
@@ -87,6 +89,7 @@ static void end_locked(struct sml_served *served)
         served->conn = NULL;
     }
     sml_served_cancels(served);
+    sml_commit_touch(served);
     sml_mutex_lock(&server->queue_lock);
     sml_heap_remove(&server->session_timers, &served->timer);
     sml_mutex_unlock(&server->queue_lock);
@@ -117,7 +120,7 @@ static void attach(struct sml_conn *conn, struct sml_mutex *stripe)
     struct sml_served *served = session->user;
 
     if (served == NULL)
-        served = serve(server, session);
+        served = sml_server_serve(server, session);
     if (served == NULL) {
         sml_host_end(&server->host, session);
         sml_session_free(&server->host, session);
@@ -129,6 +132,7 @@ static void attach(struct sml_conn *conn, struct sml_mutex *stripe)
     conn->served = served;
     conn->lock = stripe;
     conn->pen.lock = stripe;
+    sml_commit_touch(served);
 }
 
 void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64_t now)
@@ -208,6 +212,24 @@ static void reject(struct sml_served *served, struct semel_request *request, enu
     sml_list_push_back(&served->server->stash, &request->link);
 }
 
+/* The server stops, or drains. With a store the caller comes back with it when the server does. */
+static void turn_away(struct sml_served *served, struct semel_request *request)
+{
+    struct semel_server *server = served->server;
+    bool stops = server->goodbye_until != SML_NEVER;
+
+    if (!sml_commit_is_durable(&server->commit)) {
+        reject(served, request, stops ? SEMEL_STOPPED : SEMEL_DRAINING,
+               stops ? "the server stops" : "the server is draining");
+        return;
+    }
+    if (stops)
+        sml_callee_postpone_to_restart(&served->session->callee, request->in);
+    else
+        sml_callee_refuse(&served->session->callee, request->in, SML_DRAIN_BUSY_MS);
+    sml_list_push_back(&server->stash, &request->link);
+}
+
 static void admit(struct sml_served *served, struct sml_incoming *in)
 {
     struct semel_server *server = served->server;
@@ -227,10 +249,8 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
         reject(served, request, SEMEL_NO_METHOD, "no such method");
     } else if ((in->flags & SML_CALL_RERUN_OK) && request->method->kind != SEMEL_IDEMPOTENT) {
         reject(served, request, SEMEL_INVALID, "the caller allows a rerun, the method does not");
-    } else if (server->goodbye_until != SML_NEVER) {
-        reject(served, request, SEMEL_STOPPED, "the server stops");
-    } else if (server->drain_begun) {
-        reject(served, request, SEMEL_DRAINING, "the server is draining");
+    } else if (server->goodbye_until != SML_NEVER || server->drain_begun) {
+        turn_away(served, request);
     } else {
         request->info->refs++;
         request->order = ++server->order;
@@ -250,6 +270,7 @@ void sml_served_collect(struct sml_served *served)
     sml_served_cancels(served);
     sml_served_unstall(served);
     sml_served_retime(served);
+    sml_commit_touch(served);
 }
 
 /* --- cancellation ---------------------------------------------------------------------------- */
@@ -322,7 +343,7 @@ static void sweep_stalled(struct sml_served *served)
         struct semel_request *request = SML_CONTAINER(node, struct semel_request, link);
 
         next = node->next;
-        if (request->in->phase != SML_IN_TAKEN)
+        if (request->in->phase != SML_IN_TAKEN && request->in->phase != SML_IN_STARTED)
             sml_request_forget(request);
     }
 }
@@ -338,6 +359,7 @@ void sml_served_tick(struct sml_served *served, uint64_t now)
     sweep_stalled(served);
     sml_served_unstall(served);
     sml_served_retime(served);
+    sml_commit_touch(served);
     if (served->conn && sml_callee_wants_write(callee))
         sml_conn_touch(served->conn);
     sml_mutex_unlock(served->lock);
@@ -384,6 +406,8 @@ void sml_server_end_sessions(struct semel_server *server)
 {
     struct sml_list done, *node, *next;
 
+    if (sml_commit_is_durable(&server->commit))
+        return; /* they go on in the store */
     sml_list_init(&done);
     sml_mutex_lock(&server->host_lock);
     for (node = server->served.next; node != &server->served; node = next) {
@@ -401,6 +425,15 @@ void sml_server_end_sessions(struct semel_server *server)
 
 /* --- drain and stop -------------------------------------------------------------------------- */
 
+static bool is_drained(const struct sml_served *served)
+{
+    const struct sml_callee *callee = &served->session->callee;
+
+    return sml_commit_is_durable(&served->server->commit)
+               ? sml_callee_may_leave(callee, served->conn != NULL)
+               : sml_callee_empty(callee);
+}
+
 bool sml_server_drained(struct semel_server *server)
 {
     bool drained = true;
@@ -411,25 +444,73 @@ bool sml_server_drained(struct semel_server *server)
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
         sml_mutex_lock(served->lock);
-        drained = sml_callee_empty(&served->session->callee);
+        drained = is_drained(served);
         sml_mutex_unlock(served->lock);
     }
     sml_mutex_unlock(&server->host_lock);
     return drained;
 }
 
-/* A call that waited in a queue of a server that stops; its session gave it its verdict. */
+void sml_server_postpone(struct semel_request *request)
+{
+    struct semel_server *server = request->server;
+    struct sml_served *served = request->served;
+
+    sml_mutex_lock(served->lock);
+    sml_callee_postpone_to_restart(&served->session->callee, request->in);
+    request->in = NULL;
+    sml_info_unref(request->info);
+    sml_mutex_lock(&server->queue_lock);
+    sml_request_unqueue_locked(request);
+    sml_server_recycle_locked(server, request);
+    sml_mutex_unlock(&server->queue_lock);
+    sml_commit_touch(served);
+    sml_commit_write(served);
+}
+
+/* A call that waited in a queue of a server that stops; its session gave it its verdict, or keeps
+ * it. */
 static void forget_queued(struct semel_request *request)
 {
     struct sml_served *served = request->served;
     bool done;
 
+    if (sml_commit_is_durable(&request->server->commit)) {
+        sml_server_postpone(request);
+        return;
+    }
     sml_mutex_lock(served->lock);
     sml_request_forget(request);
     done = sml_served_done(served);
     sml_mutex_unlock(served->lock);
     if (done)
         sml_served_free(served);
+}
+
+/* Host and stripe held. */
+static void stop_session(struct sml_served *served, struct sml_list *waiting)
+{
+    sml_callee_stop(&served->session->callee, SEMEL_STOPPED);
+    sml_served_cancels(served);
+    sweep_stalled(served);
+    if (sml_commit_is_durable(&served->server->commit))
+        sml_list_move_all(waiting, &served->stalled);
+}
+
+void sml_server_forsake_sessions(struct semel_server *server)
+{
+    struct sml_list *node;
+
+    while ((node = sml_list_pop_front(&server->served)) != NULL) {
+        struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
+
+        if (served->ended) {
+            sml_callee_forsake(&served->session->callee);
+            served->session->row = 0;
+            sml_session_free(&server->host, served->session);
+        }
+        free(served);
+    }
 }
 
 void sml_server_stop_sessions(struct semel_server *server, struct sml_list *waiting)
@@ -441,11 +522,8 @@ void sml_server_stop_sessions(struct semel_server *server, struct sml_list *wait
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
         sml_mutex_lock(served->lock);
-        if (!served->ended) {
-            sml_callee_stop(&served->session->callee, SEMEL_STOPPED);
-            sml_served_cancels(served);
-            sweep_stalled(served);
-        }
+        if (!served->ended)
+            stop_session(served, waiting);
         sml_mutex_unlock(served->lock);
     }
     sml_mutex_unlock(&server->host_lock);

@@ -8,12 +8,16 @@
  *  - every way out of a handler passes sml_callee_finish, so every record that ran has a verdict;
  *  - a record that the shell holds outlives its release (`gone`), and dies when the shell lets go;
  *  - bytes_in counts the request bodies of records without a verdict, bytes_stored the verdicts;
+ *  - `all` is in the order of xids; with a store, a record whose change is under way, or that the
+ *    store still knows, outlives its release too (callee_store.c);
  *  - the shell holds at most twice `window` records, released ones included, so that a caller that
  *    gives its calls up cannot pile up handlers. */
 #include "session/callee.h"
 
 #include <string.h>
 
+#include "base/bare.h"
+#include "base/bug.h"
 #include "base/check.h"
 #include "session/callee_internal.h"
 
@@ -27,14 +31,16 @@ void sml_callee_init(struct sml_callee *callee, const struct sml_mem *mem,
     callee->mem = mem;
     callee->limits = *limits;
     callee->reply_body_bytes = UINT64_MAX;
-    /* Twice the window: while a resume is worked through, what it lists stands beside what it
-     * releases. */
-    sml_table_init(&callee->table, mem, 2 * limits->window);
+    /* Three windows: while a resume is worked through, what it lists stands beside what it
+     * releases, and what was restored may hold records that were released but not forgotten. */
+    sml_table_init(&callee->table, mem, 3 * limits->window + SML_RECORDS_LATE);
     sml_list_init(&callee->all);
     sml_list_init(&callee->ready);
     sml_list_init(&callee->to_send);
     sml_list_init(&callee->busy);
     sml_list_init(&callee->cancels);
+    sml_list_init(&callee->to_record);
+    sml_list_init(&callee->dropped);
     sml_heap_init(&callee->timers);
 }
 
@@ -43,6 +49,19 @@ void sml_callee_clear(struct sml_callee *callee)
     while (!sml_list_empty(&callee->all))
         sml_callee_release(callee, SML_CONTAINER(callee->all.next, struct sml_incoming, all));
     sml_table_fini(&callee->table);
+}
+
+void sml_callee_forsake(struct sml_callee *callee)
+{
+    struct sml_list *node;
+
+    callee->durable = false;
+    sml_callee_clear(callee);
+    while ((node = sml_list_pop_front(&callee->to_record)) != NULL)
+        sml_callee_free_record(callee, sml_incoming_of(node));
+    while ((node = sml_list_pop_front(&callee->dropped)) != NULL)
+        sml_callee_free_record(callee, SML_CONTAINER(node, struct sml_incoming, all));
+    callee->dropped_count = 0;
 }
 
 void sml_callee_set_timer(struct sml_callee *callee, struct sml_incoming *in, uint64_t key)
@@ -59,30 +78,39 @@ size_t sml_verdict_bytes(const struct sml_verdict *verdict)
 
 /* --- records ---------------------------------------------------------------------------- */
 
-static void free_record(struct sml_callee *callee, struct sml_incoming *in)
+void sml_callee_free_record(struct sml_callee *callee, struct sml_incoming *in)
 {
     sml_callee_drop_body(callee, in);
     sml_release(callee->mem, in->reply);
     sml_release(callee->mem, in);
 }
 
-/* Method, content type and a small body live behind the record. */
+static char *put_text(char *at, struct semel_bytes text)
+{
+    if (text.size > 0)
+        memcpy(at, text.data, text.size);
+    at[text.size] = '\0';
+    return at + text.size + 1;
+}
+
+/* Method, content type, key and a small body live behind the record. */
 static bool place_contents(struct sml_callee *callee, struct sml_incoming *in,
                            const struct sml_call_frame *call)
 {
     char *at = (char *)(in + 1);
 
-    in->method = memcpy(at, call->method.data, call->method.size);
-    at += call->method.size;
-    *at++ = '\0';
+    in->method = at;
+    at = put_text(at, call->method);
     in->content_type = at;
-    if (call->content_type.size > 0)
-        memcpy(at, call->content_type.data, call->content_type.size);
-    at += call->content_type.size;
-    *at++ = '\0';
+    at = put_text(at, call->content_type);
+    in->key = at;
+    at = put_text(at, call->key);
     in->method_bytes = (uint8_t)call->method.size;
     in->content_type_bytes = (uint8_t)call->content_type.size;
+    in->key_bytes = (uint8_t)call->key.size;
+    in->key_age_ms = call->key_age_ms;
     in->flags = call->flags;
+    in->origin = call->origin;
     in->body_bytes = call->body_bytes;
     in->body_inline = call->body_bytes <= INLINE_BODY_BYTES;
     in->body = in->body_inline ? (uint8_t *)at : sml_alloc(callee->mem, call->body_bytes);
@@ -101,7 +129,7 @@ struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid
     struct sml_incoming *in;
 
     if (call)
-        bytes += call->method.size + call->content_type.size + 2 +
+        bytes += call->method.size + call->content_type.size + call->key.size + 3 +
                  (call->body_bytes <= INLINE_BODY_BYTES ? (size_t)call->body_bytes : 0);
     in = sml_alloc(callee->mem, bytes);
     if (in == NULL)
@@ -111,6 +139,7 @@ struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid
     in->fingerprint = fingerprint;
     in->phase = call ? SML_IN_RECEIVING : SML_IN_EXPECTED;
     in->run_until = in->deadline = SML_NEVER;
+    in->method = in->content_type = in->key = "";
     sml_list_init(&in->link);
     sml_list_init(&in->all);
     sml_list_init(&in->cancel_link);
@@ -124,11 +153,18 @@ struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid
 
 bool sml_callee_insert(struct sml_callee *callee, struct sml_incoming *in)
 {
-    if (!sml_table_insert(&callee->table, in->xid, in)) {
-        free_record(callee, in);
+    struct sml_list *after = callee->all.prev;
+
+    if (SML_IS_BARE)
+        return true;
+    if (!sml_table_insert(&callee->table, in->xid, in) && !SML_BUG(NO_MEMORY_RUNS)) {
+        sml_callee_free_record(callee, in);
         return false;
     }
-    sml_list_push_back(&callee->all, &in->all);
+    /* New calls come last; only calls sent again, or restored, have to look for their place. */
+    while (after != &callee->all && SML_CONTAINER(after, struct sml_incoming, all)->xid > in->xid)
+        after = after->prev;
+    sml_list_push_front(after, &in->all);
     return true;
 }
 
@@ -151,20 +187,38 @@ void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in)
     in->body = NULL;
 }
 
-void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in)
+void sml_callee_bury(struct sml_callee *callee, struct sml_incoming *in)
 {
-    sml_table_remove(&callee->table, in->xid);
-    sml_list_remove(&in->all);
-    sml_list_remove(&in->link);
-    sml_heap_remove(&callee->timers, &in->timer);
-    if (in->phase == SML_IN_DONE)
-        callee->bytes_stored -= sml_verdict_bytes(&in->verdict);
-    if (!in->held) {
-        sml_list_remove(&in->cancel_link);
-        free_record(callee, in);
+    sml_list_remove(&in->cancel_link);
+    if (!callee->durable || in->row == 0) {
+        sml_callee_free_record(callee, in);
         return;
     }
-    sml_callee_mark_cancelled(callee, in);
+    sml_callee_drop_body(callee, in);
+    sml_list_push_back(&callee->dropped, &in->all);
+    callee->dropped_count++;
+}
+
+void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in)
+{
+    /* A start has the shell waiting for it; and whoever comes with the key will ask for the
+     * verdict. */
+    bool owed = !in->in_batch && (in->phase == SML_IN_STARTING ||
+                                  (in->phase == SML_IN_STORING && in->key_bytes > 0));
+
+    sml_table_remove(&callee->table, in->xid);
+    sml_list_remove(&in->all);
+    sml_heap_remove(&callee->timers, &in->timer);
+    if (!owed)
+        sml_list_remove(&in->link);
+    if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING)
+        callee->bytes_stored -= sml_verdict_bytes(&in->verdict);
+    if (!in->held && !in->in_batch && !owed) {
+        sml_callee_bury(callee, in);
+        return;
+    }
+    if (in->held && (in->key_bytes == 0 || SML_BUG(KEYED_CANCELLED)))
+        sml_callee_mark_cancelled(callee, in);
     sml_callee_drop_body(callee, in);
     atomic_store_explicit(&in->gone, true, memory_order_relaxed);
 }
@@ -178,31 +232,25 @@ void sml_callee_mark_cancelled(struct sml_callee *callee, struct sml_incoming *i
         sml_list_push_back(&callee->cancels, &in->cancel_link);
 }
 
-static bool is_gone(const struct sml_incoming *in)
-{
-    return atomic_load_explicit(&in->gone, memory_order_relaxed);
-}
-
-/* The shell's hold ends. Returns false if the record died with it. */
-static bool let_go(struct sml_callee *callee, struct sml_incoming *in)
+bool sml_callee_let_go(struct sml_callee *callee, struct sml_incoming *in)
 {
     SML_ASSERT(in->held && callee->held > 0);
     in->held = false;
     callee->held--;
     sml_list_remove(&in->cancel_link);
-    if (is_gone(in)) {
-        free_record(callee, in);
+    if (sml_incoming_is_gone(in)) {
+        if (!in->in_batch && !sml_list_linked(&in->link))
+            sml_callee_bury(callee, in);
         return false;
     }
-    if (in->phase == SML_IN_DONE)
+    if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING)
         sml_callee_drop_body(callee, in);
     return true;
 }
 
 /* --- verdicts --------------------------------------------------------------------------- */
 
-static void store_verdict(struct sml_callee *callee, struct sml_incoming *in,
-                          const struct sml_verdict *verdict, uint8_t *reply)
+static void count_verdict(struct sml_callee *callee, enum semel_outcome outcome)
 {
     uint64_t *const by_outcome[] = {
         [SEMEL_VALUE] = &callee->counters.values,
@@ -211,17 +259,57 @@ static void store_verdict(struct sml_callee *callee, struct sml_incoming *in,
         [SEMEL_UNKNOWN] = &callee->counters.unknown,
     };
 
-    SML_ASSERT(in->phase != SML_IN_DONE);
-    ++*by_outcome[verdict->outcome];
-    in->phase = SML_IN_DONE;
+    ++*by_outcome[outcome];
+}
+
+/* What an earlier server may have begun is not proven not to have happened. */
+static void doubt(struct sml_incoming *in)
+{
+    if ((!in->begun || SML_BUG(BEGUN_LOST)) && (!in->in_doubt || SML_BUG(DOUBT_LOST)))
+        return;
+    in->verdict.outcome = SEMEL_UNKNOWN;
+    in->verdict.status = SEMEL_SERVER_DIED;
+    in->proven = false;
+}
+
+void sml_callee_keep_verdict(struct sml_callee *callee, struct sml_incoming *in,
+                             const struct sml_verdict *verdict, uint8_t *reply)
+{
+    SML_ASSERT(in->phase != SML_IN_DONE && in->phase != SML_IN_STORING);
     in->verdict = *verdict;
+    if (verdict->outcome == SEMEL_NOT_EXECUTED)
+        doubt(in);
     in->reply = reply;
     in->reply_sent = 0;
     in->reply_begun = false;
-    callee->bytes_stored += sml_verdict_bytes(verdict);
     sml_heap_remove(&callee->timers, &in->timer);
     sml_list_remove(&in->link);
+    if (!sml_incoming_is_gone(in))
+        callee->bytes_stored += sml_verdict_bytes(verdict);
+}
+
+void sml_callee_tell_verdict(struct sml_callee *callee, struct sml_incoming *in)
+{
+    struct sml_incoming *oldest = SML_CONTAINER(callee->all.next, struct sml_incoming, all);
+
+    count_verdict(callee, in->verdict.outcome);
+    in->phase = SML_IN_DONE;
     sml_list_push_back(&callee->to_send, &in->link);
+    if (SML_BUG(EVICTS_REPLY) && sml_callee_is_stalled(callee) && oldest->phase == SML_IN_DONE)
+        sml_callee_release(callee, oldest);
+}
+
+void sml_callee_settle(struct sml_callee *callee, struct sml_incoming *in,
+                       const struct sml_verdict *verdict, uint8_t *reply)
+{
+    sml_callee_keep_verdict(callee, in, verdict, reply);
+    if (callee->durable && in->row != 0 && !SML_BUG(REPLY_BEFORE_COMMIT) &&
+        !(SML_BUG(FAILURE_UNSTORED) && verdict->outcome == SEMEL_FAILURE)) {
+        in->phase = SML_IN_STORING;
+        sml_list_push_back(&callee->to_record, &in->link);
+    } else {
+        sml_callee_tell_verdict(callee, in);
+    }
     sml_callee_drop_body(callee, in);
 }
 
@@ -233,7 +321,7 @@ void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,
                                    .status = status,
                                    .text = { text, strlen(text) } };
 
-    store_verdict(callee, in, &verdict, NULL);
+    sml_callee_settle(callee, in, &verdict, NULL);
 }
 
 struct sml_incoming *sml_callee_take(struct sml_callee *callee)
@@ -261,16 +349,26 @@ struct sml_incoming *sml_callee_take(struct sml_callee *callee)
     return NULL;
 }
 
+bool sml_callee_still_wanted(struct sml_callee *callee, struct sml_incoming *in, uint64_t now)
+{
+    bool waits = in->phase == SML_IN_TAKEN || in->phase == SML_IN_STARTED;
+
+    SML_ASSERT(in->held);
+    if (!sml_incoming_is_gone(in) && waits && in->deadline <= now && !SML_BUG(EXPIRED_RUNS)) {
+        sml_callee_end_unstarted(callee, in, SEMEL_EXPIRED);
+        waits = false;
+    }
+    if (!sml_incoming_is_gone(in) && (waits || SML_BUG(CANCELLED_RUNS)))
+        return true;
+    sml_callee_let_go(callee, in);
+    return false;
+}
+
 bool sml_callee_begin(struct sml_callee *callee, struct sml_incoming *in, uint64_t max_run,
                       uint64_t now)
 {
-    SML_ASSERT(in->held);
-    if (!is_gone(in) && in->phase == SML_IN_TAKEN && in->deadline <= now)
-        sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
-    if (is_gone(in) || in->phase != SML_IN_TAKEN) {
-        let_go(callee, in);
+    if (!sml_callee_still_wanted(callee, in, now))
         return false;
-    }
     in->phase = SML_IN_RUNNING;
     if (max_run > 0) {
         in->run_until = sml_time_add(now, max_run);
@@ -281,7 +379,9 @@ bool sml_callee_begin(struct sml_callee *callee, struct sml_incoming *in, uint64
 
 void sml_callee_refuse(struct sml_callee *callee, struct sml_incoming *in, uint32_t delay_ms)
 {
-    if (!let_go(callee, in) || in->phase != SML_IN_TAKEN)
+    bool waits = in->phase == SML_IN_TAKEN || in->phase == SML_IN_STARTING;
+
+    if (!sml_callee_let_go(callee, in) || !waits)
         return;
     if (in->flags & SML_CALL_REFUSE_WHEN_FULL) {
         sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, SEMEL_OVERLOADED);
@@ -301,7 +401,7 @@ void sml_callee_reject(struct sml_callee *callee, struct sml_incoming *in, enum 
     struct sml_verdict verdict = { .outcome = SEMEL_NOT_EXECUTED, .status = why };
     uint8_t *reply;
 
-    if (!let_go(callee, in) || in->phase != SML_IN_TAKEN)
+    if (!sml_callee_let_go(callee, in) || in->phase != SML_IN_TAKEN)
         return;
     if (bytes > SEMEL_TEXT_BYTES)
         bytes = SEMEL_TEXT_BYTES;
@@ -310,7 +410,7 @@ void sml_callee_reject(struct sml_callee *callee, struct sml_incoming *in, enum 
         memcpy(reply, text, bytes);
         verdict.text = semel_bytes(reply, bytes);
     }
-    store_verdict(callee, in, &verdict, reply);
+    sml_callee_settle(callee, in, &verdict, reply);
 }
 
 uint8_t *sml_callee_reply_alloc(struct sml_callee *callee, size_t bytes)
@@ -321,11 +421,22 @@ uint8_t *sml_callee_reply_alloc(struct sml_callee *callee, size_t bytes)
 bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
                        const struct sml_verdict *verdict, uint8_t *reply)
 {
-    if (!let_go(callee, in) || in->phase != SML_IN_RUNNING) {
+    bool keyed = in->phase == SML_IN_RUNNING && in->key_bytes > 0 && in->row != 0 &&
+                 !SML_BUG(KEYED_DISCARDED);
+
+    /* The verdict of a keyed call outlives its session. */
+    if (keyed && sml_incoming_is_gone(in)) {
+        in->held = false;
+        callee->held--;
+        sml_list_remove(&in->cancel_link);
+        sml_callee_settle(callee, in, verdict, reply);
+        return true;
+    }
+    if (!sml_callee_let_go(callee, in) || in->phase != SML_IN_RUNNING) {
         sml_release(callee->mem, reply);
         return false;
     }
-    store_verdict(callee, in, verdict, reply);
+    sml_callee_settle(callee, in, verdict, reply);
     return true;
 }
 
@@ -348,15 +459,28 @@ void sml_callee_stop(struct sml_callee *callee, enum semel_status why)
         next = node->next;
         if (in->phase == SML_IN_RUNNING)
             sml_callee_mark_cancelled(callee, in);
-        else if (in->phase != SML_IN_DONE)
+        else if (in->phase != SML_IN_DONE && !callee->durable)
             sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, why);
     }
+}
+
+void sml_callee_end_unstarted(struct sml_callee *callee, struct sml_incoming *in,
+                              enum semel_status why)
+{
+    sml_heap_remove(&callee->timers, &in->timer);
+    /* A start may be stored, and has the shell waiting for it. */
+    if (in->phase == SML_IN_STARTING) {
+        in->doomed = why;
+        return;
+    }
+    in->proven = (in->phase == SML_IN_STARTED || SML_BUG(PROVEN_UNSEEN)) && in->key_bytes > 0;
+    sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, why);
 }
 
 static void timer_fired(struct sml_callee *callee, struct sml_incoming *in, uint64_t now)
 {
     if (in->phase != SML_IN_RUNNING) {
-        sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
+        sml_callee_end_unstarted(callee, in, SEMEL_EXPIRED);
         return;
     }
     sml_callee_mark_cancelled(callee, in);
@@ -382,4 +506,21 @@ uint64_t sml_callee_timeout(const struct sml_callee *callee)
 bool sml_callee_empty(const struct sml_callee *callee)
 {
     return callee->table.count == 0 && callee->held == 0;
+}
+
+bool sml_callee_may_leave(const struct sml_callee *callee, bool connected)
+{
+    const struct sml_list *all = &callee->all;
+
+    if (callee->held > 0)
+        return false;
+    for (const struct sml_list *node = all->next; node != all; node = node->next) {
+        enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
+
+        if (phase == SML_IN_EXPECTED || phase == SML_IN_REFUSED)
+            continue;
+        if (connected || (phase != SML_IN_DONE && phase != SML_IN_RECEIVING))
+            return false;
+    }
+    return true;
 }

@@ -17,11 +17,40 @@ struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid
                                          struct sml_fingerprint fingerprint,
                                          const struct sml_call_frame *call);
 
-/* Into the table; false: no memory, and the record is freed. */
+/* Into the table and, by its xid, into `all`; false: no memory, and the record is freed. */
 bool sml_callee_insert(struct sml_callee *callee, struct sml_incoming *in) SML_MUST_USE;
 
 /* Out of the table and, unless the shell holds it, freed. */
 void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in);
+
+/* Is the call that the shell holds still to run? False: it has its verdict, or is gone, and the
+ * shell no longer holds it. */
+bool sml_callee_still_wanted(struct sml_callee *callee, struct sml_incoming *in, uint64_t now);
+
+/* A call whose handler has not begun ends as not executed. */
+void sml_callee_end_unstarted(struct sml_callee *callee, struct sml_incoming *in,
+                              enum semel_status why);
+
+/* The two halves of a verdict: it moves in; it may be told (DONE). */
+void sml_callee_keep_verdict(struct sml_callee *callee, struct sml_incoming *in,
+                             const struct sml_verdict *verdict, uint8_t *reply);
+void sml_callee_tell_verdict(struct sml_callee *callee, struct sml_incoming *in);
+
+/* The record has its verdict, which moves in: DONE, or STORING if there is something to store. */
+void sml_callee_settle(struct sml_callee *callee, struct sml_incoming *in,
+                       const struct sml_verdict *verdict, uint8_t *reply);
+
+/* The shell's hold ends. False: the record was released, and is gone or belongs to the store. */
+bool sml_callee_let_go(struct sml_callee *callee, struct sml_incoming *in);
+
+/* A released record that nobody holds: freed, or first to be forgotten by the store. */
+void sml_callee_bury(struct sml_callee *callee, struct sml_incoming *in);
+void sml_callee_free_record(struct sml_callee *callee, struct sml_incoming *in);
+
+static inline bool sml_incoming_is_gone(const struct sml_incoming *in)
+{
+    return atomic_load_explicit(&in->gone, memory_order_relaxed);
+}
 
 /* A verdict that the machine makes itself. */
 void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,

@@ -2,6 +2,8 @@
 /* callee_wire.c - the callee's frames: triage of what comes in, verdicts and bodies going out. */
 #include <string.h>
 
+#include "base/bare.h"
+#include "base/bug.h"
 #include "base/check.h"
 #include "session/callee_internal.h"
 #include "session/fragment.h"
@@ -31,6 +33,24 @@ static void add_fragment(struct sml_callee *callee, struct sml_incoming *in,
     sml_list_push_back(&callee->ready, &in->link);
 }
 
+static bool keeps_records(const struct sml_callee_methods *methods, const struct sml_incoming *in)
+{
+    return methods->keeps_records &&
+           methods->keeps_records(methods->user, semel_bytes(in->method, in->method_bytes));
+}
+
+/* What is known of a call stays known when it comes again. Its method is known only now. */
+static void inherit(const struct sml_callee *callee, struct sml_incoming *in,
+                    struct sml_incoming *old)
+{
+    in->row = SML_BUG(ROW_LOST) ? 0 : old->row;
+    in->crashes = old->crashes;
+    in->begun = old->begun;
+    in->cancel_waits = old->cancel_waits;
+    in->in_doubt = old->in_doubt && !keeps_records(&callee->methods, in);
+    old->row = 0;
+}
+
 /* A CALL that is to be received, whatever was there before under its xid. */
 static enum semel_status receive(struct sml_callee *callee, const struct sml_frame *frame,
                                  uint64_t now, const char **out_why)
@@ -38,7 +58,7 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
     const struct sml_call_frame *call = &frame->u.call;
     struct sml_incoming *old = find(callee, frame->xid), *in;
 
-    if (call->key.size > 0)
+    if (call->key.size > 0 && !callee->keys)
         return refuse(out_why, "CALL has a key, which was not agreed on");
     if (call->body_bytes > callee->limits.body_bytes)
         return refuse(out_why, "CALL's body is larger than WELCOME allowed");
@@ -48,8 +68,10 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
         return refuse(out_why, "CALL goes over the window");
     in = sml_incoming_create(callee, frame->xid, call->fingerprint, call);
     /* Only once its successor is there, which takes its slot: the insert cannot fail then. */
-    if (in && old)
+    if (in && old) {
+        inherit(callee, in, old);
         sml_callee_release(callee, old);
+    }
     if (in == NULL || !sml_callee_insert(callee, in)) {
         *out_why = "no memory for a call";
         return SEMEL_NO_MEMORY;
@@ -58,8 +80,9 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
         callee->hi = frame->xid;
     callee->counters.received++;
     in->deadline = sml_time_add(now, call->remaining_ms * SML_MS);
-    if (call->remaining_ms == 0) {
-        sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
+    if (in->cancel_waits || call->remaining_ms == 0) {
+        sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED,
+                           in->cancel_waits ? SEMEL_CANCELLED : SEMEL_EXPIRED);
         return SEMEL_OK;
     }
     sml_callee_set_timer(callee, in, in->deadline);
@@ -86,6 +109,12 @@ static void duplicate(struct sml_callee *callee, struct sml_incoming *in)
     sml_list_push_back(&callee->to_send, &in->link);
 }
 
+static bool is_same(const struct sml_incoming *in, struct sml_fingerprint fingerprint)
+{
+    return (in->unidentified && !SML_BUG(PLACEHOLDER_CHECKED)) ||
+           sml_fingerprint_equal(in->fingerprint, fingerprint);
+}
+
 static enum semel_status on_call(struct sml_callee *callee, const struct sml_frame *frame,
                                  uint64_t now, const char **out_why)
 {
@@ -96,13 +125,13 @@ static enum semel_status on_call(struct sml_callee *callee, const struct sml_fra
     if (frame->xid > callee->hi)
         return refuse(out_why, "CALL skips a number");
     in = find(callee, frame->xid);
-    if (callee->dedup_off)
+    if (callee->dedup_off || (in == NULL && SML_BUG(STALE_RUNS)))
         return receive(callee, frame, now, out_why);
     if (in == NULL) {
         callee->counters.stale++;
         return SEMEL_OK;
     }
-    if (!sml_fingerprint_equal(in->fingerprint, frame->u.call.fingerprint))
+    if (!is_same(in, frame->u.call.fingerprint))
         return false_retry(callee, out_why);
     if (in->phase == SML_IN_EXPECTED || in->phase == SML_IN_REFUSED)
         return receive(callee, frame, now, out_why);
@@ -172,13 +201,15 @@ static enum semel_status on_cancel(struct sml_callee *callee, uint64_t xid, cons
         callee->counters.stale++;
         return SEMEL_OK;
     }
-    if (in->phase == SML_IN_DONE)
+    if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING || in->phase == SML_IN_UNSTARTING)
         return SEMEL_OK;
     callee->counters.cancelled++;
     if (in->phase == SML_IN_RUNNING)
         sml_callee_mark_cancelled(callee, in);
+    else if (in->phase == SML_IN_EXPECTED && in->in_doubt)
+        in->cancel_waits = true; /* its CALL comes, and says whether it may have run */
     else
-        sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED);
+        sml_callee_end_unstarted(callee, in, SEMEL_CANCELLED);
     return SEMEL_OK;
 }
 
@@ -201,6 +232,22 @@ enum semel_status sml_callee_frame(struct sml_callee *callee, const struct sml_f
 
 /* --- resume ----------------------------------------------------------------------------- */
 
+/* Up to here, what is not in the table was released. */
+static uint64_t known_to(const struct sml_callee *callee)
+{
+    return callee->restored && !SML_BUG(EXPECTED_UNKNOWN) ? callee->base : callee->hi;
+}
+
+/* How much of the `held` bytes of a reply is true. What is missing in a store that was rolled back
+ * is no mistake of the caller's: it will see by the state. */
+static uint64_t held_of(const struct sml_callee *callee, const struct sml_incoming *in,
+                        uint64_t held)
+{
+    if (in && in->phase == SML_IN_DONE)
+        return held <= in->verdict.body.size ? held : 0;
+    return callee->restored ? held : 0;
+}
+
 static enum semel_status check_entries(struct sml_callee *callee, uint64_t next,
                                        const struct sml_outstanding *entries, uint32_t count,
                                        const char **out_why)
@@ -215,12 +262,11 @@ static enum semel_status check_entries(struct sml_callee *callee, uint64_t next,
 
         if (e->xid == 0 || e->xid >= next || (i > 0 && e->xid <= entries[i - 1].xid))
             return refuse(out_why, "HELLO's list is out of order");
-        if (in == NULL && e->xid <= callee->hi)
+        if (in == NULL && e->xid <= known_to(callee))
             return refuse(out_why, "HELLO lists a call that was released");
-        if (in && !sml_fingerprint_equal(in->fingerprint, e->fingerprint))
+        if (in && !is_same(in, e->fingerprint))
             return false_retry(callee, out_why);
-        if (e->held > 0 &&
-            (in == NULL || in->phase != SML_IN_DONE || e->held > in->verdict.body.size))
+        if (e->held > held_of(callee, in, e->held))
             return refuse(out_why, "HELLO holds more of a reply than there is");
     }
     return SEMEL_OK;
@@ -237,7 +283,7 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
     }
     switch (in->phase) {
     case SML_IN_EXPECTED:
-        listed.state = SML_STATE_EXPECTED;
+        listed.state = in->begun || in->in_doubt ? SML_STATE_IN_DOUBT : SML_STATE_EXPECTED;
         break;
     case SML_IN_RECEIVING:
         listed.state = SML_STATE_RECEIVING;
@@ -245,7 +291,11 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
         break;
     case SML_IN_READY:
     case SML_IN_TAKEN:
+    case SML_IN_STARTING:
+    case SML_IN_STARTED:
+    case SML_IN_UNSTARTING:
     case SML_IN_RUNNING:
+    case SML_IN_STORING:
         listed.state = SML_STATE_RUNNING;
         callee->counters.reattached++;
         break;
@@ -278,6 +328,7 @@ static bool expect_listed(struct sml_callee *callee, const struct sml_outstandin
             in = sml_incoming_create(callee, entries[done].xid, entries[done].fingerprint, NULL);
             if (in == NULL || !sml_callee_insert(callee, in))
                 break;
+            in->in_doubt = callee->restored;
         }
         in->listed = true;
     }
@@ -287,7 +338,7 @@ static bool expect_listed(struct sml_callee *callee, const struct sml_outstandin
         struct sml_incoming *in = find(callee, entries[done].xid);
 
         in->listed = false;
-        if (in->xid > callee->hi)
+        if (in->xid > known_to(callee) && in->row == 0)
             sml_callee_release(callee, in);
     }
     return false;
@@ -301,7 +352,7 @@ static void release_unlisted(struct sml_callee *callee)
         struct sml_incoming *in = SML_CONTAINER(node, struct sml_incoming, all);
 
         next = node->next;
-        if (in->listed) {
+        if (in->listed && !(SML_BUG(LISTED_RELEASED) && in->phase == SML_IN_READY)) {
             in->listed = false;
             continue;
         }
@@ -325,9 +376,16 @@ enum semel_status sml_callee_resume(struct sml_callee *callee, uint64_t next,
     }
     sml_callee_down(callee);
     release_unlisted(callee);
-    callee->hi = next - 1;
-    for (uint32_t i = 0; i < count; i++)
-        out_states[i] = take_up(callee, find(callee, entries[i].xid), entries[i].held);
+    callee->hi = SML_BUG(HI_NOT_RAISED) ? callee->hi : next - 1;
+    callee->restored = false;
+    for (uint32_t i = 0; i < count; i++) {
+        struct sml_incoming *in = find(callee, entries[i].xid);
+
+        if (in->unidentified) /* else it is the same, and the store may be reading it */
+            in->fingerprint = entries[i].fingerprint;
+        in->unidentified = false;
+        out_states[i] = take_up(callee, in, entries[i].held);
+    }
     return SEMEL_OK;
 }
 
@@ -345,7 +403,9 @@ void sml_callee_down(struct sml_callee *callee)
 
 static size_t encode_reply(struct sml_incoming *in, uint8_t *out, size_t room)
 {
-    struct sml_reply_frame frame = { .verdict = in->verdict,
+    struct sml_reply_frame frame = { .flags = (uint8_t)((in->row ? SML_REPLY_RECORDED : 0) |
+                                                        (in->proven ? SML_REPLY_PROVEN : 0)),
+                                     .verdict = in->verdict,
                                      .body_bytes = in->verdict.body.size,
                                      .offset = in->reply_sent };
     uint64_t left = frame.body_bytes - frame.offset;
@@ -391,6 +451,8 @@ static size_t pull_turn(struct sml_callee *callee, uint8_t *out, size_t room)
     sml_list_remove(&in->link);
     if (in->reply_sent < in->verdict.body.size)
         sml_list_push_back(&callee->to_send, &in->link);
+    else if (SML_IS_BARE)
+        sml_callee_release(callee, in);
     return used;
 }
 

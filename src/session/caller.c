@@ -15,6 +15,8 @@
 
 #include <string.h>
 
+#include "base/bare.h"
+#include "base/bug.h"
 #include "base/check.h"
 #include "session/caller_internal.h"
 
@@ -26,6 +28,7 @@ void sml_call_prepare(struct sml_call *call)
 {
     call->fingerprint = sml_fingerprint(call->method, call->method_bytes, call->content_type,
                                         call->content_type_bytes, call->body, call->body_bytes);
+    call->fingerprint.a += SML_BUG(FINGERPRINT_DEADLINE) ? call->deadline : 0;
     call->prepared = true;
 }
 
@@ -38,6 +41,7 @@ void sml_caller_init(struct sml_caller *caller, const struct sml_mem *mem, uint6
     caller->pending_max = pending_max;
     caller->reply_body_bytes = reply_body_bytes;
     caller->next = 1;
+    caller->next_limit = SML_XID_MAX;
     caller->ack_due = SML_NEVER;
     sml_table_init(&caller->by_xid, mem, SEMEL_WINDOW_CALLS_MAX);
     sml_list_init(&caller->queued);
@@ -80,6 +84,8 @@ enum semel_status sml_caller_submit(struct sml_caller *caller, struct sml_call *
     sml_heap_node_init(&call->timer);
     call->phase = SML_CALL_QUEUED;
     call->grace_end = SML_NEVER;
+    call->doubtful = false;
+    call->submitted = now;
     sml_list_push_back(&caller->queued, &call->link);
     caller->pending++;
     if (call->deadline <= now)
@@ -114,7 +120,7 @@ static void release_xid(struct sml_caller *caller, struct sml_call *call, uint64
 {
     if (call->xid == 0 || call->epoch != caller->epoch)
         return;
-    if (caller->up || caller->listed)
+    if ((caller->up || caller->listed) && !SML_IS_BARE)
         owe_ack(caller, call->xid, bytes, due);
     else
         caller->unreleased--;
@@ -138,11 +144,12 @@ void sml_caller_drop_acks(struct sml_caller *caller)
 
 /* --- completion ------------------------------------------------------------------------- */
 
-/* A call that an earlier session may have run can no more be proven not to have happened. */
-static void set_verdict(struct sml_call *call, const struct sml_verdict *verdict)
+/* A call that an earlier session may have run can no more be proven not to have happened, except by
+ * a server that looked for its key and found nothing. */
+static void set_verdict(struct sml_call *call, const struct sml_verdict *verdict, bool proven)
 {
     call->verdict = *verdict;
-    if (!call->rerun || verdict->outcome != SEMEL_NOT_EXECUTED)
+    if (!call->rerun || proven || verdict->outcome != SEMEL_NOT_EXECUTED || SML_BUG(RERUN_PROVES))
         return;
     call->verdict.outcome = SEMEL_UNKNOWN;
     if (verdict->status == SEMEL_EXPIRED)
@@ -150,7 +157,7 @@ static void set_verdict(struct sml_call *call, const struct sml_verdict *verdict
 }
 
 void sml_caller_complete(struct sml_caller *caller, struct sml_call *call,
-                         const struct sml_verdict *verdict)
+                         const struct sml_verdict *verdict, bool proven)
 {
     if (call->phase == SML_CALL_QUEUED)
         caller->pending--;
@@ -163,7 +170,7 @@ void sml_caller_complete(struct sml_caller *caller, struct sml_call *call,
     sml_list_remove(&call->cancel_link);
     sml_heap_remove(&caller->timers, &call->timer);
     call->phase = SML_CALL_DONE;
-    set_verdict(call, verdict);
+    set_verdict(call, verdict, proven);
     sml_list_push_back(&caller->done, &call->link);
 }
 
@@ -172,7 +179,9 @@ void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
 {
     struct sml_verdict verdict = { .outcome = outcome, .status = status };
 
-    sml_caller_complete(caller, call, &verdict);
+    if (SML_BUG(XID_REUSED) && call->epoch == caller->epoch && call->xid + 1 == caller->next)
+        caller->next--;
+    sml_caller_complete(caller, call, &verdict, false);
     sml_release(caller->mem, call->reply);
     call->reply = NULL;
     call->reply_in_place = false;
@@ -188,13 +197,14 @@ struct sml_call *sml_caller_next_done(struct sml_caller *caller)
 
 /* --- cancellation and time -------------------------------------------------------------- */
 
-/* Stop sending the body, ask the callee for a verdict. */
+/* Stop sending the body, ask the callee for a verdict. One that is in doubt is sent all the same:
+ * without it the callee has none. */
 static void want_cancel(struct sml_caller *caller, struct sml_call *call)
 {
     if (call->cancel_wanted)
         return;
     call->cancel_wanted = true;
-    if (call->phase == SML_CALL_SENDING) {
+    if (call->phase == SML_CALL_SENDING && !(call->resent && call->doubtful)) {
         sml_list_remove(&call->link);
         call->phase = SML_CALL_SENT;
     }
@@ -217,11 +227,12 @@ void sml_caller_cancel(struct sml_caller *caller, struct sml_call *call, uint64_
 }
 
 /* No verdict will come for a call that was sent. While it is BUSY the callee has dropped it and
- * waits to be sent it again: then it never ran. */
+ * waits to be sent it again: then it never ran, unless that is in doubt. */
 static void end_unanswered(struct sml_caller *caller, struct sml_call *call,
                            enum semel_status status)
 {
-    if (call->phase != SML_CALL_BUSY)
+    if ((call->phase != SML_CALL_BUSY || (call->doubtful && !SML_BUG(BUSY_PROVES))) &&
+        !SML_BUG(NOT_EXECUTED_UNPROVEN))
         sml_caller_end_call(caller, call, SEMEL_UNKNOWN, status);
     else
         sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED,
@@ -252,6 +263,8 @@ void sml_caller_tick(struct sml_caller *caller, uint64_t now)
 
     if (caller->ack_due <= now)
         caller->ack_due = 0;
+    if (SML_BUG(RESENDS_ON_TIMER) && caller->up && !sml_list_empty(&caller->order))
+        sml_caller_send_again(caller, SML_CONTAINER(caller->order.next, struct sml_call, order));
     while ((node = sml_heap_min(&caller->timers)) != NULL && node->key <= now)
         timer_fired(caller, SML_CONTAINER(node, struct sml_call, timer), now);
 }
@@ -272,14 +285,18 @@ void sml_caller_begin_session(struct sml_caller *caller)
     sml_caller_drop_acks(caller);
     caller->up = caller->listed = false;
     caller->next = 1;
+    caller->durable_hi = 0;
     caller->unreleased = 0;
     caller->bytes_out = 0;
     caller->epoch++;
 }
 
-/* Back to the queue's head, as if never sent: only for a caller that said rerun_ok. */
+/* Back to the queue's head, as if never sent: only for a caller that said rerun_ok, or with a key.
+ */
 static void requeue(struct sml_caller *caller, struct sml_call *call)
 {
+    if (call->origin.xid == 0)
+        call->origin = (struct sml_origin_call){ caller->session, call->xid };
     sml_table_remove(&caller->by_xid, call->xid);
     caller->bytes_out -= call->body_bytes;
     sml_list_remove(&call->link);
@@ -287,13 +304,49 @@ static void requeue(struct sml_caller *caller, struct sml_call *call)
     sml_release(caller->mem, call->reply);
     call->reply = NULL;
     call->xid = 0;
-    call->rerun |= call->phase != SML_CALL_BUSY;
+    call->rerun |= call->phase != SML_CALL_BUSY || call->doubtful;
     call->body_sent = call->reply_held = call->reply_bytes = 0;
     call->resent = false;
     call->phase = SML_CALL_QUEUED;
     sml_list_push_front(&caller->queued, &call->link);
     caller->pending++;
     sml_caller_set_timer(caller, call, call->deadline);
+}
+
+/* Only the store that it was submitted to before can tell what became of it. */
+static bool needs_store(const struct sml_call *call)
+{
+    return call->rerun && call->key_bytes > 0 && !(call->flags & SML_CALL_RERUN_OK);
+}
+
+bool sml_caller_needs_store(const struct sml_caller *caller)
+{
+    const struct sml_list *queued = &caller->queued;
+
+    for (const struct sml_list *node = queued->next; node != queued; node = node->next)
+        if (needs_store(SML_CONTAINER(node, struct sml_call, link)))
+            return true;
+    return false;
+}
+
+void sml_caller_fail_keyed(struct sml_caller *caller)
+{
+    struct sml_list *node, *next;
+
+    for (node = caller->queued.next; node != &caller->queued; node = next) {
+        struct sml_call *call = SML_CONTAINER(node, struct sml_call, link);
+
+        next = node->next;
+        if (needs_store(call))
+            sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_SESSION_LOST);
+    }
+}
+
+static bool may_resubmit(const struct sml_call *call, uint64_t now)
+{
+    return ((call->flags & SML_CALL_RERUN_OK) ||
+            (call->key_bytes > 0 && !SML_BUG(KEYED_ABANDONED))) &&
+           !call->cancel_wanted && call->deadline > now;
 }
 
 void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bool lost,
@@ -307,8 +360,7 @@ void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bo
     while (!sml_list_empty(&caller->order)) {
         struct sml_call *call = SML_CONTAINER(caller->order.prev, struct sml_call, order);
 
-        if (lost && (call->flags & SML_CALL_RERUN_OK) && !call->cancel_wanted &&
-            call->deadline > now)
+        if (lost && may_resubmit(call, now))
             requeue(caller, call);
         else
             end_unanswered(caller, call, why);

@@ -35,13 +35,18 @@ struct sml_call {
     /* Filled by the submitter; the bytes are lent until done. */
     const char *method;
     const char *content_type;
+    const char *key;
     const void *body;
     uint64_t body_bytes;
-    uint64_t deadline; /* monotonic ns */
+    uint64_t deadline;   /* monotonic ns */
+    uint64_t key_age_ms; /* when submitted; 0: it was not used before */
     uint8_t method_bytes;
     uint8_t content_type_bytes;
+    uint8_t key_bytes;
     uint8_t flags; /* SML_CALL_* of the wire */
     bool prepared; /* sml_call_prepare was called: false in a zeroed record */
+    bool rerun;    /* it may have run before: it can no more end as not executed, unless its key
+                      proves that. The submitter says so of calls of an earlier process */
 
     /* The result, valid once done. `verdict` points into `reply`, into static text, or (when
      * `reply_in_place`) into the bytes last given to the machine: copy before giving it more. */
@@ -53,13 +58,17 @@ struct sml_call {
     enum sml_call_phase phase;
     bool cancel_wanted; /* a CANCEL is to be encoded */
     bool cancelled_by_user;
-    bool rerun;     /* an earlier session may have run it: it can no more end as not executed */
+    bool doubtful;  /* a server that died may have begun it, said the next one: BUSY proves nothing
+                       any more */
     bool resent;    /* this connection sends it again from the start */
     uint32_t epoch; /* the session its xid belongs to */
+    uint64_t submitted;            /* monotonic ns */
+    struct sml_origin_call origin; /* its first xid and session, once resubmitted */
     uint64_t xid;
     struct sml_fingerprint fingerprint;
     uint64_t body_sent;   /* bytes encoded on this connection */
     uint64_t reply_bytes; /* of the whole reply body, once known */
+    bool reply_recorded;  /* it is in the server's store */
     uint64_t reply_held;
     size_t reply_meta;  /* bytes of text, detail and trace at the start of `reply` */
     uint64_t grace_end; /* once cancelled or past the deadline */
@@ -84,8 +93,13 @@ struct sml_caller {
     uint64_t reply_body_bytes; /* largest reply body taken */
     uint32_t pending_max;
 
-    bool up;                     /* a connection is there, its resume answered */
-    bool listed;                 /* this connection's HELLO has listed the outstanding calls */
+    bool up;     /* a connection is there, its resume answered */
+    bool listed; /* this connection's HELLO has listed the outstanding calls */
+    bool keys;   /* granted: the server keeps idempotency keys */
+    bool stored; /* granted: the session outlives the server */
+    struct sml_session_id session;
+    uint64_t next_limit;         /* xids below it may be given */
+    uint64_t durable_hi;         /* the highest xid that the server said was in its store */
     uint32_t epoch;              /* counts sessions */
     uint64_t next;               /* the next xid */
     uint32_t window;             /* granted */
@@ -138,12 +152,20 @@ void sml_caller_accept(struct sml_caller *caller, struct sml_call *call, uint64_
  * Nothing may be outstanding. */
 void sml_caller_begin_session(struct sml_caller *caller);
 
+/* Does a call wait whose fate only the store that it was submitted to can tell? */
+bool sml_caller_needs_store(const struct sml_caller *caller);
+
+/* The server's store is not the one where keyed calls were submitted before: those that wait to be
+ * submitted again end as unknown. */
+void sml_caller_fail_keyed(struct sml_caller *caller);
+
 /* WELCOME was read: take over what it grants. The states of the listed calls follow through
  * sml_caller_state; then sml_caller_up. Returns OK; NO_MEMORY. */
 enum semel_status sml_caller_grant(struct sml_caller *caller, const struct sml_welcome *welcome)
     SML_MUST_USE;
 
-/* One listed state. Returns OK or PROTOCOL, with *out_why. */
+/* One listed state. Returns OK or PROTOCOL, with *out_why; or SESSION_LOST: the server has
+ * forgotten what it had said it would not. */
 enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_listed *listed,
                                    uint64_t now, const char **out_why);
 
@@ -177,8 +199,9 @@ uint64_t sml_caller_timeout(const struct sml_caller *caller);
 void sml_caller_tick(struct sml_caller *caller, uint64_t now);
 
 /* The session is gone, by the word of an authority (`lost`), or because it is given up: calls that
- * were sent end as unknown with `why`, except that with `lost` those marked rerun_ok go back to the
- * queue. Calls never sent stay queued when `keep_queued`, else they end as not executed. */
+ * were sent end as unknown with `why`, except that with `lost` those marked rerun_ok, and those
+ * with a key, go back to the queue. Calls never sent stay queued when `keep_queued`, else they end
+ * as not executed. */
 void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bool lost,
                             bool keep_queued, uint64_t now);
 

@@ -8,9 +8,10 @@
 /* The one timer of `call` goes off at `key`; SML_NEVER: it has none. */
 void sml_caller_set_timer(struct sml_caller *caller, struct sml_call *call, uint64_t key);
 
-/* Out of every list and table, onto the done list, with a verdict. */
+/* Out of every list and table, onto the done list, with a verdict. `proven`: see
+ * SML_REPLY_PROVEN. */
 void sml_caller_complete(struct sml_caller *caller, struct sml_call *call,
-                         const struct sml_verdict *verdict);
+                         const struct sml_verdict *verdict, bool proven);
 
 /* An end that no reply brought. The callee, if it knows of the call, is told to forget it. */
 void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,

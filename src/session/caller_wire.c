@@ -5,6 +5,7 @@
  * one fragment each, so that a large body never blocks a small call. */
 #include <string.h>
 
+#include "base/bug.h"
 #include "base/check.h"
 #include "session/caller_internal.h"
 #include "session/fragment.h"
@@ -73,6 +74,16 @@ static void sent_fragment(struct sml_caller *caller, struct sml_call *call)
     }
 }
 
+/* How long its key may have been known to a server. */
+static uint64_t key_age_ms(const struct sml_call *call, uint64_t now)
+{
+    uint64_t age = call->key_age_ms + (now - call->submitted) / SML_MS;
+
+    if (call->key_bytes == 0 || !call->rerun || SML_BUG(KEY_AGE_LOST))
+        return 0;
+    return age == 0 ? 1 : age > INT64_MAX ? INT64_MAX : age;
+}
+
 /* CALL with the body's beginning; 0: no room. */
 static size_t encode_call(struct sml_call *call, uint64_t xid, uint8_t *out, size_t room,
                           uint64_t now)
@@ -82,11 +93,19 @@ static size_t encode_call(struct sml_call *call, uint64_t xid, uint8_t *out, siz
         .body_bytes = call->body_bytes,
         .remaining_ms = remaining_ms(call, now),
         .flags = call->flags,
+        .origin = call->origin,
+        .key_age_ms = key_age_ms(call, now),
         .method = { call->method, call->method_bytes },
         .content_type = { call->content_type, call->content_type_bytes },
+        .key = { call->key, call->key_bytes },
     };
-    size_t overhead = sml_call_overhead(&frame);
-    size_t bytes = sml_fragment_bytes(call->body_bytes, overhead, room);
+    size_t overhead, bytes;
+
+    /* A key's hash says all that an origin says. */
+    if (call->origin.xid != 0 && call->key_bytes == 0 && !SML_BUG(ORIGIN_LOST))
+        frame.flags |= SML_CALL_ORIGIN;
+    overhead = sml_call_overhead(&frame);
+    bytes = sml_fragment_bytes(call->body_bytes, overhead, room);
 
     if (room < overhead || (bytes == 0 && call->body_bytes > 0))
         return 0;
@@ -126,10 +145,11 @@ static bool may_begin(const struct sml_caller *caller)
     const struct sml_call *call;
 
     if (sml_list_empty(&caller->queued) || caller->unreleased >= caller->window ||
-        caller->next >= SML_XID_MAX)
+        caller->next >= caller->next_limit)
         return false;
     call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
     return call->body_bytes > caller->request_body_bytes ||
+           (call->key_bytes > 0 && !caller->keys) ||
            caller->bytes_out + call->body_bytes <= caller->session_bytes;
 }
 
@@ -147,6 +167,11 @@ static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uin
     call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
     if (call->body_bytes > caller->request_body_bytes) {
         sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_TOO_LARGE);
+        *out_ended = true;
+        return 0;
+    }
+    if (call->key_bytes > 0 && !caller->keys) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_NO_KEYS);
         *out_ended = true;
         return 0;
     }
@@ -222,6 +247,10 @@ enum semel_status sml_caller_grant(struct sml_caller *caller, const struct sml_w
         caller->ack_capacity = window;
     }
     caller->window = window;
+    caller->keys = (welcome->features & SML_FEATURE_KEYS) != 0;
+    caller->stored = welcome->generation != 0;
+    if (welcome->durable_hi > caller->durable_hi)
+        caller->durable_hi = welcome->durable_hi;
     caller->request_body_bytes = welcome->body_bytes;
     caller->session_bytes = welcome->session_bytes;
     return SEMEL_OK;
@@ -279,13 +308,23 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     }
     if (listed->state == SML_STATE_RECEIVING && listed->offset > call->body_bytes)
         return refuse(out_why, "WELCOME continues a body beyond its end");
-    if (call->reply_held > 0 && listed->state != SML_STATE_DONE)
+    if (call->reply_held > 0 && listed->state != SML_STATE_DONE) {
+        if (caller->stored)
+            return SEMEL_SESSION_LOST;
         return refuse(out_why, "WELCOME forgot a reply it had begun");
+    }
     if (call->phase == SML_CALL_BUSY && listed->state != SML_STATE_REFUSED)
         call->phase = SML_CALL_SENT;
+    /* Its CALL tells the method, without which a server cannot say that it did not happen. */
+    if (listed->state == SML_STATE_IN_DOUBT) {
+        call->doubtful = true;
+        sml_caller_send_again(caller, call);
+    }
     if (call->cancel_wanted)
         return SEMEL_OK;
     switch (listed->state) {
+    case SML_STATE_IN_DOUBT:
+        break;
     case SML_STATE_EXPECTED:
         sml_caller_send_again(caller, call);
         break;
@@ -318,11 +357,20 @@ void sml_caller_up(struct sml_caller *caller)
     for (struct sml_list *node = caller->order.next; node != &caller->order; node = node->next) {
         struct sml_call *call = SML_CONTAINER(node, struct sml_call, order);
 
-        if (call->cancel_wanted)
+        if (call->cancel_wanted && !SML_BUG(CANCEL_LOST))
             sml_list_push_back(&caller->cancels, &call->cancel_link);
         else if (call->phase == SML_CALL_BUSY)
             sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
     }
+}
+
+/* The server may come back without it, and then with another one. */
+static void drop_reply(struct sml_caller *caller, struct sml_call *call)
+{
+    sml_release(caller->mem, call->reply);
+    call->reply = NULL;
+    call->reply_held = call->reply_bytes = 0;
+    call->phase = SML_CALL_SENT;
 }
 
 void sml_caller_down(struct sml_caller *caller)
@@ -337,6 +385,9 @@ void sml_caller_down(struct sml_caller *caller)
         call->resent = false;
         if (call->phase == SML_CALL_SENDING)
             call->phase = SML_CALL_SENT;
+        if (call->phase == SML_CALL_REPLYING && caller->stored && !call->reply_recorded &&
+            !SML_BUG(PARTIAL_REPLY_KEPT))
+            drop_reply(caller, call);
     }
 }
 
@@ -344,14 +395,16 @@ void sml_caller_down(struct sml_caller *caller)
 
 /* The callee's verdict is here. */
 static void complete_with(struct sml_caller *caller, struct sml_call *call,
-                          struct sml_verdict verdict)
+                          struct sml_verdict verdict, bool proven)
 {
     if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
         !call->cancelled_by_user) {
         verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
         verdict.text = semel_bytes("", 0);
     }
-    sml_caller_complete(caller, call, &verdict);
+    sml_caller_complete(caller, call, &verdict, proven);
+    if (SML_BUG(ACK_EARLY))
+        sml_caller_accept(caller, call, 0);
     caller->accepted_reply = true;
 }
 
@@ -368,6 +421,7 @@ static bool begin_reply(struct sml_caller *caller, struct sml_call *call,
     call->reply = at;
     call->reply_meta = meta;
     call->reply_bytes = frame->body_bytes;
+    call->reply_recorded = (frame->flags & SML_REPLY_RECORDED) != 0;
     call->verdict = *v;
     call->verdict.text.data = memcpy(at, v->text.data ? v->text.data : "", v->text.size);
     at += v->text.size;
@@ -386,7 +440,7 @@ static void add_fragment(struct sml_caller *caller, struct sml_call *call,
     memcpy(call->reply + call->reply_meta + call->reply_held, fragment.data, fragment.size);
     call->reply_held += fragment.size;
     if (call->reply_held == call->reply_bytes)
-        complete_with(caller, call, call->verdict);
+        complete_with(caller, call, call->verdict, false); /* what is proven has no body */
 }
 
 static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *call,
@@ -396,8 +450,10 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
         return refuse(out_why, "REPLY does not continue where the reply stood");
     if (frame->body_bytes > caller->reply_body_bytes)
         return refuse(out_why, "REPLY is larger than HELLO allowed");
+    if ((frame->flags & SML_REPLY_RECORDED) && call->xid > caller->durable_hi)
+        caller->durable_hi = call->xid;
     if (call->reply == NULL && frame->verdict.body.size == frame->body_bytes) {
-        complete_with(caller, call, frame->verdict);
+        complete_with(caller, call, frame->verdict, (frame->flags & SML_REPLY_PROVEN) != 0);
         call->reply_in_place = true;
         return SEMEL_OK;
     }

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/bug.h"
 #include "base/check.h"
 #include "base/le.h"
 
@@ -21,6 +22,8 @@ void sml_host_init(struct sml_host *host, const struct sml_mem *mem,
     host->options = *options;
     host->mem = mem;
     entropy->fill(entropy->user, host->server_id, sizeof host->server_id);
+    if (options->durable)
+        memcpy(host->server_id, options->store.id, sizeof host->server_id);
     entropy->fill(entropy->user, host->salt, sizeof host->salt);
     sml_list_init(&host->sessions);
     sml_heap_init(&host->expiries);
@@ -31,6 +34,8 @@ void sml_host_fini(struct sml_host *host)
     while (!sml_list_empty(&host->sessions)) {
         struct sml_session *session = SML_CONTAINER(host->sessions.next, struct sml_session, all);
 
+        sml_callee_forsake(&session->callee);
+        session->row = 0;
         sml_host_end(host, session);
         sml_session_free(host, session);
     }
@@ -100,8 +105,9 @@ static void unlink_session(struct sml_host *host, struct sml_session *session)
     host->session_count--;
 }
 
-static struct sml_session *create(struct sml_host *host, const struct sml_peer *peer,
-                                  const struct sml_hello *hello)
+/* A session with that id, known to the host. */
+static struct sml_session *enter(struct sml_host *host, const struct sml_session_id *id,
+                                 uint32_t window)
 {
     struct sml_callee_limits limits = host->options.limits;
     struct sml_session *session;
@@ -113,13 +119,12 @@ static struct sml_session *create(struct sml_host *host, const struct sml_peer *
     if (session == NULL)
         return NULL;
     memset(session, 0, sizeof *session);
-    session->id = hello->session;
-    sml_sha256(hello->secret, sizeof hello->secret, session->secret_hash);
-    session->principal = peer->principal;
-    if (hello->window < limits.window)
-        limits.window = hello->window;
+    session->id = *id;
+    limits.window = window;
     sml_callee_init(&session->callee, host->mem, &limits);
     session->callee.dedup_off = host->options.dedup_off;
+    session->callee.durable = host->options.durable;
+    session->callee.methods = host->options.methods;
     sml_list_init(&session->all);
     sml_heap_node_init(&session->expiry);
     at = bucket_of(host, &session->id, host->bucket_count);
@@ -127,6 +132,20 @@ static struct sml_session *create(struct sml_host *host, const struct sml_peer *
     host->buckets[at] = session;
     sml_list_push_back(&host->sessions, &session->all);
     host->session_count++;
+    return session;
+}
+
+static struct sml_session *create(struct sml_host *host, const struct sml_peer *peer,
+                                  const struct sml_hello *hello)
+{
+    uint32_t granted = host->options.limits.window;
+    struct sml_session *session =
+        enter(host, &hello->session, hello->window < granted ? hello->window : granted);
+
+    if (session == NULL)
+        return NULL;
+    sml_sha256(hello->secret, sizeof hello->secret, session->secret_hash);
+    session->principal = peer->principal;
     host->counters.created++;
     return session;
 }
@@ -137,13 +156,20 @@ void sml_host_end(struct sml_host *host, struct sml_session *session)
     if (session->peer)
         session->peer->session = NULL;
     session->peer = NULL;
+    session->ended = true;
     sml_callee_clear(&session->callee);
     host->counters.ended++;
 }
 
+bool sml_session_is_over(const struct sml_session *session)
+{
+    return session->ended && !session->in_batch && session->row == 0 && session->callee.held == 0 &&
+           !sml_callee_has_change(&session->callee);
+}
+
 void sml_session_free(struct sml_host *host, struct sml_session *session)
 {
-    SML_ASSERT(session->callee.held == 0);
+    SML_ASSERT(sml_session_is_over(session));
     sml_release(host->mem, session);
 }
 
@@ -175,11 +201,11 @@ static struct sml_session *admit(struct sml_host *host, struct sml_peer *peer,
         hello->count > hello->window || (hello->kind == SML_CREATE && !fresh)) {
         host->counters.protocol_errors++;
         sml_peer_close(peer, SML_BYE_PROTOCOL, "HELLO contradicts itself");
-    } else if (session == NULL && hello->kind == SML_RESUME) {
+    } else if (session == NULL && hello->kind == SML_RESUME && !SML_BUG(RESUME_CREATES)) {
         sml_peer_close(peer, SML_BYE_SESSION_LOST, "no such session at this server");
     } else if (session && !knows_secret(session, peer, hello)) {
         sml_peer_close(peer, SML_BYE_DENIED, "the session belongs to somebody else");
-    } else if (session && hello->conn_no <= session->conn_no) {
+    } else if (session && hello->conn_no <= session->conn_no && !SML_BUG(CONN_NO_NOT_COMPARED)) {
         sml_peer_close(peer, SML_BYE_TAKEN_OVER, "a newer connection holds the session");
     } else if (session && hello->count > session->callee.limits.window) {
         host->counters.protocol_errors++;
@@ -201,7 +227,7 @@ static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_sess
 {
     uint64_t promised = SILENT_HEARTBEATS * SML_MS * hello->heartbeat_ms;
 
-    if (session->peer) {
+    if (session->peer && !SML_BUG(OLD_BYTES)) {
         *out_loser = session->peer;
         session->peer->session = NULL;
         sml_peer_close(session->peer, SML_BYE_TAKEN_OVER, "a newer connection holds the session");
@@ -210,6 +236,9 @@ static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_sess
     session->peer = peer;
     session->conn_no = hello->conn_no;
     session->callee.reply_body_bytes = hello->body_bytes;
+    peer->features = hello->features & host->options.features;
+    peer->welcome_held = host->options.durable && !SML_BUG(WELCOME_EARLY);
+    session->callee.keys = (peer->features & SML_FEATURE_KEYS) != 0;
     sml_heap_remove(&host->expiries, &session->expiry);
     peer->session = session;
     peer->resumed = hello->kind == SML_RESUME;
@@ -261,9 +290,10 @@ static bool may_expire(const struct sml_session *session)
     for (const struct sml_list *node = all->next; node != all; node = node->next) {
         enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
 
-        if (phase == SML_IN_RUNNING)
+        if (phase == SML_IN_STARTING || (phase == SML_IN_RUNNING && !SML_BUG(EXPIRES_RUNNING)) ||
+            phase == SML_IN_STORING)
             return false;
-        if ((phase == SML_IN_READY || phase == SML_IN_TAKEN) && !stalled)
+        if ((phase == SML_IN_READY || phase == SML_IN_TAKEN || phase == SML_IN_STARTED) && !stalled)
             return false;
     }
     return true;
@@ -289,4 +319,95 @@ struct sml_session *sml_host_next_expired(struct sml_host *host, uint64_t now)
 uint64_t sml_host_timeout(const struct sml_host *host)
 {
     return sml_heap_min_key(&host->expiries);
+}
+
+/* --- the store -------------------------------------------------------------------------- */
+
+static enum sml_session_change due_change(const struct sml_session *session)
+{
+    if (!session->callee.durable)
+        return SML_SESSION_SAME;
+    if (session->ended)
+        return session->row && !SML_BUG(DELETE_FORGOTTEN) ? SML_SESSION_DELETE : SML_SESSION_SAME;
+    if (session->conn_no != session->conn_no_stored || sml_callee_base_rises(&session->callee))
+        return SML_SESSION_PUT;
+    return SML_SESSION_SAME;
+}
+
+bool sml_session_has_change(const struct sml_session *session)
+{
+    return !session->in_batch && due_change(session) != SML_SESSION_SAME;
+}
+
+bool sml_session_has_urgent_change(const struct sml_session *session)
+{
+    return session->callee.durable && !session->in_batch && !session->ended &&
+           session->conn_no != session->conn_no_stored;
+}
+
+enum sml_session_change sml_session_pull(struct sml_session *session,
+                                         struct sml_session_record *out_record, uint8_t *room)
+{
+    const struct sml_callee *callee = &session->callee;
+    enum sml_session_change change = due_change(session);
+    uint32_t window = callee->limits.window;
+
+    SML_ASSERT(!session->in_batch);
+    session->in_batch = change != SML_SESSION_SAME;
+    if (change != SML_SESSION_PUT)
+        return change;
+    *out_record =
+        (struct sml_session_record){ .id = session->id,
+                                     .principal = session->principal,
+                                     .conn_no = session->conn_no,
+                                     .base = SML_BUG(BASE_IN_MEMORY) ? 0 : callee->base_pending,
+                                     .window = window,
+                                     .stragglers = room };
+    memcpy(out_record->secret_hash, session->secret_hash, sizeof out_record->secret_hash);
+    out_record->straggler_count = sml_callee_stragglers(callee, room, window);
+    SML_ASSERT(out_record->straggler_count <= window);
+    return change;
+}
+
+void sml_session_recorded(struct sml_session *session, enum sml_session_change change,
+                          uint64_t conn_no, uint64_t row, bool committed)
+{
+    if (change == SML_SESSION_SAME)
+        return;
+    SML_ASSERT(session->in_batch);
+    session->in_batch = false;
+    if (change == SML_SESSION_PUT)
+        sml_callee_base_recorded(&session->callee, committed);
+    if (!committed)
+        return;
+    session->row = row;
+    if (change == SML_SESSION_DELETE)
+        return;
+    session->conn_no_stored = conn_no;
+    if (session->peer && conn_no == session->conn_no)
+        session->peer->welcome_held = false;
+}
+
+struct sml_session *sml_host_restore(struct sml_host *host, uint64_t row,
+                                     const struct sml_session_record *record, uint64_t now,
+                                     const char **out_why)
+{
+    struct sml_session *session = find(host, &record->id);
+
+    *out_why = session ? "two records of one session" : NULL;
+    session = session ? NULL : enter(host, &record->id, record->window);
+    if (session == NULL)
+        return NULL;
+    memcpy(session->secret_hash, record->secret_hash, sizeof session->secret_hash);
+    session->principal = record->principal;
+    session->conn_no = session->conn_no_stored = SML_BUG(CONN_NO_NOT_STORED) ? 0 : record->conn_no;
+    session->row = row;
+    if (!sml_callee_restore(&session->callee, record)) {
+        unlink_session(host, session);
+        sml_callee_forsake(&session->callee);
+        sml_release(host->mem, session);
+        return NULL;
+    }
+    sml_heap_insert(&host->expiries, &session->expiry, sml_time_add(now, host->options.idle));
+    return session;
 }

@@ -3,12 +3,17 @@
  * abandoned one ends. Pure.
  *
  * A session outlives its connections; it is attached to at most one peer, the one with the highest
- * conn_no. */
+ * conn_no.
+ *
+ * With a store a session outlives the host, too. Its record is stored before the first WELCOME, and
+ * again before each later one, with the connection's number: a HELLO that was overtaken stays
+ * refused after a restart. */
 #ifndef SML_SESSION_HOST_H
 #define SML_SESSION_HOST_H
 
 #include "session/callee.h"
 #include "session/peer.h"
+#include "session/record.h"
 
 struct sml_session {
     struct sml_session_id id;
@@ -21,6 +26,18 @@ struct sml_session {
     struct sml_session *next_in_bucket;
     struct sml_heap_node expiry;
     void *user; /* the shell's */
+    /* With a store. */
+    uint64_t row;            /* the number of its record; 0: none */
+    uint64_t conn_no_stored; /* in it */
+    bool ended;              /* the host knows it no more */
+    bool in_batch;           /* a change of it is under way */
+};
+
+/* What is to be stored of a session itself. */
+enum sml_session_change {
+    SML_SESSION_SAME,
+    SML_SESSION_PUT,   /* its record */
+    SML_SESSION_DELETE /* no record, before any record of its calls is forgotten */
 };
 
 struct sml_host_options {
@@ -30,7 +47,14 @@ struct sml_host_options {
     uint64_t handshake; /* ns from accept until the list of calls is complete */
     uint64_t silence;   /* ns without a byte before a peer is closed; SML_NEVER: none */
     uint32_t heartbeat_ms;
-    bool dedup_off; /* proof only, see callee.h */
+    bool durable; /* sessions are kept in a store ... */
+    struct {
+        uint8_t id[16];
+        uint64_t generation; /* from 1 */
+    } store;                 /* ... that is known by this */
+    struct sml_callee_methods methods;
+    uint32_t features; /* SML_FEATURE_* that the server can do */
+    bool dedup_off;    /* proof only, see callee.h */
 };
 
 struct sml_host_counters {
@@ -52,7 +76,8 @@ struct sml_host {
 
 void sml_host_init(struct sml_host *host, const struct sml_mem *mem,
                    const struct sml_entropy *entropy, const struct sml_host_options *options);
-/* Sessions whose callee still has held records must have been dealt with by the shell. */
+/* Sessions whose callee still has held records must have been dealt with by the shell. With a
+ * store, all that is in it stays. */
 void sml_host_fini(struct sml_host *host);
 
 /* Decide about a HELLO. On success peer->session is set and attached; a peer that held it before
@@ -65,9 +90,30 @@ void sml_host_hello(struct sml_host *host, struct sml_peer *peer, const struct s
 void sml_host_detach(struct sml_host *host, struct sml_peer *peer, uint64_t now);
 
 /* Take `session` out of the host: no HELLO finds it any more. The callee's records are cleared;
- * the shell frees the session with sml_session_free once callee.held is 0. */
+ * the shell frees the session with sml_session_free once sml_session_is_over. */
 void sml_host_end(struct sml_host *host, struct sml_session *session);
+/* Ended, nothing of it is held, and the store has forgotten it. */
+bool sml_session_is_over(const struct sml_session *session);
 void sml_session_free(struct sml_host *host, struct sml_session *session);
+
+/* Sessions and the store. What is to be stored of the session itself, now under way, in the same
+ * transaction as the changes of its calls that were pulled before: to be asked after them, once for
+ * each batch. The record's stragglers are written to `room`, 8 bytes for each of the window. */
+enum sml_session_change sml_session_pull(struct sml_session *session,
+                                         struct sml_session_record *out_record, uint8_t *room);
+/* The change is stored, `row` being the number of the record now (0: none), or it is not. */
+void sml_session_recorded(struct sml_session *session, enum sml_session_change change,
+                          uint64_t conn_no, uint64_t row, bool committed);
+/* Is there anything to store of the session itself, of which nothing is under way? */
+bool sml_session_has_change(const struct sml_session *session);
+/* ... for which somebody waits: a WELCOME is held back by it. */
+bool sml_session_has_urgent_change(const struct sml_session *session);
+
+/* A session from the store, not attached; its idle time begins. Its calls follow through
+ * sml_callee_restore_call. NULL: no memory, or (out_why) there is one with its id. */
+struct sml_session *sml_host_restore(struct sml_host *host, uint64_t row,
+                                     const struct sml_session_record *record, uint64_t now,
+                                     const char **out_why);
 
 /* A session whose idle time has passed and in which nothing runs, still inside; NULL if none. The
  * shell then calls sml_host_end. */

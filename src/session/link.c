@@ -9,8 +9,13 @@
 
 #include <string.h>
 
+#include "base/bug.h"
 #include "base/check.h"
 #include "session/link_internal.h"
+
+/* Numbers that are set aside for a connection of a session that is kept: another process goes on
+ * behind them. A million processes a year, each with a million million calls, last eight years. */
+#define NUMBERS_RESERVED (UINT64_C(1) << 40)
 
 void sml_link_init(struct sml_link *link, const struct sml_mem *mem,
                    const struct sml_entropy *entropy, const struct sml_link_options *options,
@@ -65,11 +70,19 @@ struct sml_link_action sml_link_next_action(struct sml_link *link)
     } else if (link->connect_wanted) {
         link->connect_wanted = false;
         action.kind = SML_LINK_CONNECT;
+    } else if (link->save_wanted) {
+        link->save_wanted = false;
+        action.kind = SML_LINK_SAVE;
     }
     return action;
 }
 
 /* --- the way down ----------------------------------------------------------------------- */
+
+static bool has_calls(const struct sml_link *link)
+{
+    return !sml_caller_idle(&link->caller);
+}
 
 static bool connected(const struct sml_link *link)
 {
@@ -98,6 +111,7 @@ static void clear_connection(struct sml_link *link)
     link->list_count = link->list_sent = link->states_left = 0;
     link->hello_pending = link->ping_pending = link->pong_pending = false;
     link->welcomed = link->draining = false;
+    link->save_wanted = link->unsaved = false;
 }
 
 /* The delay before the attempt that follows `round` failed rounds (from 1). */
@@ -119,7 +133,8 @@ static uint64_t backoff(struct sml_link *link, uint32_t round)
 
 static void plan_attempt(struct sml_link *link, bool fault, uint64_t now)
 {
-    bool bound = sml_caller_outstanding(&link->caller) > 0;
+    bool bound = sml_caller_outstanding(&link->caller) > 0 ||
+                 (link->has_store && sml_caller_needs_store(&link->caller));
     uint32_t choices = bound ? 1 : link->options.addresses;
 
     if (fault)
@@ -199,7 +214,9 @@ void sml_link_stop(struct sml_link *link, uint64_t now)
     if (link->state == SML_LINK_STOPPED)
         return;
     sml_link_note(link, SEMEL_STOPPED, semel_bytes_text("the client was stopped"));
-    sml_link_hang_up(link, SML_BYE_END);
+    /* A session that is kept waits for the next process, if there is anything to wait for. */
+    link->ended = link->state == SML_LINK_UP && !(link->options.kept && has_calls(link));
+    sml_link_hang_up(link, link->options.kept && has_calls(link) ? 0 : SML_BYE_END);
     clear_connection(link);
     link->state = SML_LINK_STOPPED;
     link->has_session = false;
@@ -214,10 +231,83 @@ static void draw_session(struct sml_link *link)
     link->entropy.fill(link->entropy.user, link->session.bytes, sizeof link->session.bytes);
     link->entropy.fill(link->entropy.user, link->secret, sizeof link->secret);
     memset(link->server_id, 0, sizeof link->server_id);
+    link->generation = 0;
     link->session_address = link->address;
     link->conn_no = 0;
     link->has_session = link->created = false;
     sml_caller_begin_session(&link->caller);
+    link->caller.session = link->session;
+}
+
+/* --- identity --------------------------------------------------------------------------- */
+
+void sml_link_must_save(struct sml_link *link)
+{
+    link->save_wanted = link->unsaved = link->options.kept;
+}
+
+void sml_link_identity(const struct sml_link *link, struct sml_link_identity *out)
+{
+    *out = (struct sml_link_identity){
+        .session = link->session,
+        .has_session = link->has_session || link->welcomed,
+        .address = link->session_address,
+        .generation = link->generation,
+        .has_store = link->has_store,
+        .store_generation = link->store_generation,
+        .durable_hi = link->caller.durable_hi,
+        .conn_no = link->conn_no,
+        .next = link->caller.next + (SML_BUG(NUMBERS_NOT_RESERVED) ? 0 : NUMBERS_RESERVED)
+    };
+    memcpy(out->secret, link->secret, sizeof out->secret);
+    memcpy(out->server_id, link->server_id, sizeof out->server_id);
+    memcpy(out->store_id, link->store_id, sizeof out->store_id);
+    if (!link->ended)
+        return;
+    memset(out->session.bytes, 0, sizeof out->session.bytes);
+    memset(out->secret, 0, sizeof out->secret);
+    out->has_session = false;
+}
+
+void sml_link_restore(struct sml_link *link, const struct sml_link_identity *identity)
+{
+    static const uint8_t none[16];
+
+    SML_ASSERT(link->state == SML_LINK_WAITING && !link->created);
+    link->has_store = identity->has_store;
+    memcpy(link->store_id, identity->store_id, sizeof link->store_id);
+    link->store_generation = identity->store_generation;
+    if (identity->next > SML_XID_MAX - NUMBERS_RESERVED ||
+        memcmp(identity->session.bytes, none, sizeof none) == 0)
+        return; /* its numbers are used up, or it was ended: a new session */
+    link->session = link->caller.session = identity->session;
+    memcpy(link->secret, identity->secret, sizeof link->secret);
+    memcpy(link->server_id, identity->server_id, sizeof link->server_id);
+    link->generation = identity->generation;
+    link->conn_no = identity->conn_no;
+    link->address = link->session_address = identity->address % link->options.addresses;
+    link->created = true;
+    link->has_session = identity->has_session;
+    link->caller.durable_hi = identity->durable_hi;
+    if (identity->has_session)
+        link->caller.next = identity->next;
+}
+
+void sml_link_saved(struct sml_link *link)
+{
+    if (!link->unsaved)
+        return;
+    link->unsaved = false;
+    link->caller.next_limit = link->caller.next + NUMBERS_RESERVED;
+}
+
+void sml_link_save_failed(struct sml_link *link, const char *text, uint64_t now)
+{
+    if (!link->unsaved)
+        return;
+    sml_link_note(link, SEMEL_STORE_FAILED, semel_bytes_text(text));
+    sml_link_hang_up(link, 0);
+    sml_link_retry(link, true, now);
 }
 
 static bool snapshot_outstanding(struct sml_link *link)
@@ -257,6 +347,7 @@ void sml_link_connected(struct sml_link *link, uint64_t now)
         return;
     }
     link->hello_pending = true;
+    sml_link_must_save(link);
     link->state = SML_LINK_GREETING;
     link->last_heard = link->last_sent = link->last_ping = now;
     link->step_deadline = sml_time_add(now, link->options.handshake);
@@ -330,11 +421,6 @@ static void time_out(struct sml_link *link, const char *text, bool fault, uint64
     sml_link_note(link, SEMEL_LINK_LOST, semel_bytes_text(text));
     sml_link_hang_up(link, link->state == SML_LINK_UP ? SML_BYE_SILENT : 0);
     sml_link_retry(link, fault, now);
-}
-
-static bool has_calls(const struct sml_link *link)
-{
-    return !sml_caller_idle(&link->caller);
 }
 
 static void give_up(struct sml_link *link, uint64_t now)

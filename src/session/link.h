@@ -25,6 +25,7 @@ enum sml_link_state {
 enum sml_link_action_kind {
     SML_LINK_NONE,
     SML_LINK_CONNECT, /* to address `address`; answer with connected or connect_failed */
+    SML_LINK_SAVE,    /* write sml_link_identity down; answer with saved or save_failed */
     SML_LINK_CLOSE    /* close the connection (or stop connecting); what is encoded may go first.
                          No sml_link_closed follows */
 };
@@ -38,12 +39,31 @@ struct sml_link_options { /* spans in ns; SML_NEVER switches off */
     uint64_t cancel_grace, connect, handshake, heartbeat;
     uint64_t backoff_min, backoff_max;
     uint64_t give_up;
+    bool kept;      /* the session is to outlive this process: see sml_link_identity */
     bool reconnect; /* false: the first loss gives up (descriptors, give_up_ms < 0) */
     uint32_t heartbeat_missed;
     uint32_t addresses;
     uint32_t window;
     uint32_t pending_max;
     uint64_t body_bytes;
+};
+
+/* What of a session must be known to resume it in another process. It changes when a connection is
+ * there and when it was welcomed; nothing is sent before it is saved. */
+struct sml_link_identity {
+    struct sml_session_id session;
+    uint8_t secret[32];
+    bool has_session; /* a WELCOME was read */
+    uint32_t address; /* where the session lives */
+    uint8_t server_id[16];
+    uint64_t generation;
+    /* The store that keyed calls were last submitted to; it may be another than the session's. */
+    bool has_store;
+    uint8_t store_id[16];
+    uint64_t store_generation;
+    uint64_t durable_hi;
+    uint64_t conn_no; /* of the last HELLO that may have been sent */
+    uint64_t next;    /* no xid from here on was ever given */
 };
 
 struct sml_link_counters {
@@ -59,10 +79,15 @@ struct sml_link {
     char why_text[SML_BYE_TEXT_BYTES + 1];
     bool has_session; /* a WELCOME was read for it and nobody ended it */
     bool created;     /* a CREATE for it may have reached the server */
+    bool ended;       /* by a stop: there is nothing in it to come back for */
     bool draining;    /* the server wants no new calls on this connection */
     struct sml_session_id session;
     uint8_t secret[32];
     uint8_t server_id[16];
+    uint64_t generation;
+    bool has_store; /* where keyed calls were submitted: */
+    uint8_t store_id[16];
+    uint64_t store_generation;
     uint64_t conn_no;
     uint32_t address;         /* the one in use, or the next to try */
     uint32_t session_address; /* where has_session lives */
@@ -75,6 +100,8 @@ struct sml_link {
     uint32_t strikes;     /* connections ended by undecodable bytes, no reply accepted since */
     bool welcomed;        /* WELCOME is in; its LIST frames may still come */
     uint32_t states_left; /* LIST entries still to come */
+    bool save_wanted;     /* the shell is to be told */
+    bool unsaved;         /* nothing may be sent */
     bool hello_pending, close_wanted, connect_wanted, ping_pending, bye_pending;
     enum sml_bye_code bye; /* what bye_pending says, with why_text */
     bool pong_pending;
@@ -90,6 +117,14 @@ void sml_link_init(struct sml_link *link, const struct sml_mem *mem,
                    uint64_t now);
 /* No call may be outstanding, as after sml_link_stop. */
 void sml_link_fini(struct sml_link *link);
+
+/* Go on with the session of an earlier process; right after init. Its session is all 0 if that
+ * process ended it: then a new one begins, and keys still know their store. */
+void sml_link_restore(struct sml_link *link, const struct sml_link_identity *identity);
+void sml_link_identity(const struct sml_link *link, struct sml_link_identity *out);
+void sml_link_saved(struct sml_link *link);
+/* It could not be saved: the connection is given up, and tried again later. `text` says why. */
+void sml_link_save_failed(struct sml_link *link, const char *text, uint64_t now);
 
 /* As sml_caller_submit. Also: STOPPED, or in state FAILED the `why` of it; nothing taken. */
 enum semel_status sml_link_submit(struct sml_link *link, struct sml_call *call, uint64_t now)

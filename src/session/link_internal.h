@@ -21,6 +21,9 @@ void sml_link_fail(struct sml_link *link);
 /* Have the shell close; BYE goes first if `bye` is not 0. */
 void sml_link_hang_up(struct sml_link *link, enum sml_bye_code bye);
 
+/* Its identity has changed: nothing is sent before the shell has saved it. */
+void sml_link_must_save(struct sml_link *link);
+
 /* The session is gone by the word of its server. */
 void sml_link_session_lost(struct sml_link *link, uint64_t now);
 

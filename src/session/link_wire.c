@@ -7,6 +7,7 @@
  * stream is not a broken peer. */
 #include <string.h>
 
+#include "base/bug.h"
 #include "base/check.h"
 #include "session/link_internal.h"
 
@@ -20,6 +21,7 @@ static size_t pull_hello(struct sml_link *link, uint8_t *out)
     struct sml_hello hello = {
         .version = SML_VERSION,
         .kind = link->has_session ? SML_RESUME : SML_CREATE,
+        .features = SML_FEATURE_KEYS,
         .count = link->list_count,
         .session = link->session,
         .conn_no = link->conn_no,
@@ -64,6 +66,8 @@ size_t sml_link_pull(struct sml_link *link, uint8_t *out, size_t room, uint64_t 
         link->bye_pending = false;
         return sml_encode_bye(out, link->bye, semel_bytes_text(link->why_text));
     }
+    if (link->unsaved && !SML_BUG(UNSAVED_SENT))
+        return 0;
     if (link->state == SML_LINK_GREETING) {
         used = pull_greeting(link, out, room);
     } else if (link->state == SML_LINK_UP) {
@@ -83,6 +87,8 @@ bool sml_link_wants_write(const struct sml_link *link, uint64_t now)
 {
     if (link->bye_pending)
         return true;
+    if (link->unsaved && !SML_BUG(UNSAVED_SENT))
+        return false;
     if (link->state == SML_LINK_GREETING)
         return link->hello_pending || link->list_sent < link->list_count;
     return link->state == SML_LINK_UP &&
@@ -142,6 +148,42 @@ static const char *welcome_fault(const struct sml_link *link, const struct sml_w
     return NULL;
 }
 
+/* Is this not the memory that the session was made in? What it lacks was not refused, but lost. */
+static const char *other_store(const struct sml_link *link, const struct sml_welcome *welcome)
+{
+    if (memcmp(link->server_id, welcome->server_id, sizeof link->server_id) != 0)
+        return "another server answers at the session's address";
+    if (link->generation != welcome->generation && !SML_BUG(GENERATION_UNCHECKED))
+        return "the server's store was replaced by an earlier one";
+    if (link->caller.durable_hi > welcome->durable_hi && !SML_BUG(ROLLBACK_UNCHECKED))
+        return "the server's store was rolled back";
+    return NULL;
+}
+
+/* Whoever submits a keyed call again must find the keys that were known before. */
+static void keep_store(struct sml_link *link, const struct sml_welcome *welcome)
+{
+    bool other =
+        (link->store_generation != welcome->generation && !SML_BUG(GENERATION_UNCHECKED)) ||
+        memcmp(link->store_id, welcome->server_id, 16) != 0;
+
+    if (link->has_store && other && !SML_BUG(KEYED_ELSEWHERE))
+        sml_caller_fail_keyed(&link->caller);
+    link->has_store = true;
+    link->generation = link->store_generation = welcome->generation;
+    memcpy(link->server_id, welcome->server_id, sizeof link->server_id);
+    memcpy(link->store_id, welcome->server_id, sizeof link->store_id);
+}
+
+/* The session is not what it was, and neither are the keys. */
+static void store_lost(struct sml_link *link, const char *why, uint64_t now)
+{
+    sml_link_note(link, SEMEL_SESSION_LOST, semel_bytes_text(why));
+    sml_link_hang_up(link, SML_BYE_END);
+    sml_link_session_lost(link, now);
+    sml_caller_fail_keyed(&link->caller);
+}
+
 static void on_welcome(struct sml_link *link, const struct sml_welcome *welcome, uint64_t now)
 {
     const char *fault = welcome_fault(link, welcome);
@@ -150,12 +192,9 @@ static void on_welcome(struct sml_link *link, const struct sml_welcome *welcome,
         protocol_error(link, fault);
         return;
     }
-    if (link->has_session &&
-        memcmp(link->server_id, welcome->server_id, sizeof link->server_id) != 0) {
-        sml_link_note(link, SEMEL_SESSION_LOST,
-                      semel_bytes_text("another server answers at the session's address"));
-        sml_link_hang_up(link, SML_BYE_END);
-        sml_link_session_lost(link, now);
+    fault = link->has_session ? other_store(link, welcome) : NULL;
+    if (fault) {
+        store_lost(link, fault, now);
         return;
     }
     if (sml_caller_grant(&link->caller, welcome) != SEMEL_OK) {
@@ -164,8 +203,9 @@ static void on_welcome(struct sml_link *link, const struct sml_welcome *welcome,
         sml_link_retry(link, true, now);
         return;
     }
-    memcpy(link->server_id, welcome->server_id, sizeof link->server_id);
+    keep_store(link, welcome);
     link->welcomed = true;
+    sml_link_must_save(link);
     link->states_left = welcome->count;
     if (link->states_left == 0)
         go_up(link, now);
@@ -174,6 +214,7 @@ static void on_welcome(struct sml_link *link, const struct sml_welcome *welcome,
 static void on_states(struct sml_link *link, const struct sml_list_frame *list, uint64_t now)
 {
     const char *why = NULL;
+    enum semel_status status;
 
     if (list->from_caller || list->count > link->states_left) {
         protocol_error(link, "LIST has entries that were not announced");
@@ -186,10 +227,13 @@ static void on_states(struct sml_link *link, const struct sml_list_frame *list, 
             protocol_error(link, "LIST answers another call");
             return;
         }
-        if (sml_caller_state(&link->caller, &listed, now, &why) != SEMEL_OK) {
+        status = sml_caller_state(&link->caller, &listed, now, &why);
+        if (status == SEMEL_SESSION_LOST)
+            store_lost(link, "the server's store was rolled back", now);
+        else if (status != SEMEL_OK)
             protocol_error(link, why);
+        if (status != SEMEL_OK)
             return;
-        }
         link->states_left--;
     }
     if (link->states_left == 0)

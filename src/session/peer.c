@@ -22,6 +22,7 @@ void sml_peer_init(struct sml_peer *peer, const struct sml_host *host,
     peer->silence_max = host->options.silence;
     peer->heartbeat_ms = host->options.heartbeat_ms;
     peer->idle_ms = (uint32_t)sml_time_min(host->options.idle / SML_MS, UINT32_MAX);
+    peer->generation = host->options.durable ? host->options.store.generation : 0;
     memcpy(peer->server_id, host->server_id, sizeof peer->server_id);
 }
 
@@ -228,6 +229,9 @@ static size_t pull_welcome(struct sml_peer *peer, uint8_t *out)
     struct sml_welcome welcome = {
         .version = SML_VERSION,
         .resumed = peer->resumed,
+        .features = peer->features,
+        .generation = peer->generation,
+        .durable_hi = peer->session->callee.durable_hi,
         .body_bytes = limits->body_bytes,
         .session_bytes = limits->session_bytes,
         .window = peer->window < limits->window ? peer->window : limits->window,
@@ -245,6 +249,8 @@ static size_t pull_greeting(struct sml_peer *peer, uint8_t *out, size_t room)
 {
     size_t used = 0;
 
+    if (peer->welcome_held)
+        return 0;
     if (peer->welcome_pending)
         used += pull_welcome(peer, out);
     while (peer->states_sent < peer->states_count && room - used >= SML_FRAME_BYTES_MAX) {
@@ -289,7 +295,7 @@ bool sml_peer_wants_write(const struct sml_peer *peer)
 {
     if (peer->state == SML_PEER_CLOSING)
         return peer->bye_pending;
-    return peer->state == SML_PEER_UP && peer->session != NULL &&
+    return peer->state == SML_PEER_UP && peer->session != NULL && !peer->welcome_held &&
            (!greeted(peer) || peer->pong_pending || peer->drain_pending ||
             sml_callee_wants_write(&peer->session->callee));
 }

@@ -9,12 +9,8 @@
 
 #include "base/mem.h"
 #include "base/time.h"
+#include "session/record.h"
 #include "wire/frame.h"
-
-struct sml_principal { /* compared whole */
-    bool known;
-    uint32_t uid, gid;
-};
 
 struct sml_host;
 struct sml_session;
@@ -46,8 +42,11 @@ struct sml_peer {
     const struct sml_mem *mem;
     uint8_t server_id[16]; /* the host's */
     uint32_t idle_ms, heartbeat_ms;
-    uint32_t window; /* asked for */
+    uint32_t window;   /* asked for */
+    uint32_t features; /* that hold on this connection */
+    uint64_t generation;
     bool welcome_pending;
+    bool welcome_held; /* back, until the session's record is stored: sml_session_recorded */
     bool drain_pending;
     uint32_t drain_grace_ms;
     bool pong_pending;

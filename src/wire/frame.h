@@ -51,6 +51,9 @@ enum sml_frame_type {
     SML_BYE = 15
 };
 
+/* Features of HELLO and WELCOME. */
+#define SML_FEATURE_KEYS 0x01 /* idempotency keys: one may send them, the other keeps them */
+
 #define SML_FLAG_REVERSE 0x01 /* the frame belongs to a call from the server to the client */
 
 enum sml_hello_kind { SML_CREATE = 1, SML_RESUME = 2 };
@@ -95,7 +98,8 @@ enum sml_call_state {
     SML_STATE_RECEIVING = 2, /* go on with the body at `offset` */
     SML_STATE_RUNNING = 3,   /* wait */
     SML_STATE_DONE = 4,      /* the stored reply follows, from the bytes held on */
-    SML_STATE_REFUSED = 5    /* BUSY was said: send it again after the delay */
+    SML_STATE_REFUSED = 5,   /* BUSY was said: send it again after the delay */
+    SML_STATE_IN_DOUBT = 6   /* send it; a server that died may have begun it, and left no record */
 };
 
 struct sml_outstanding { /* a LIST entry, caller to callee */
@@ -118,12 +122,21 @@ struct sml_list_frame {
 
 #define SML_CALL_RERUN_OK 0x01
 #define SML_CALL_REFUSE_WHEN_FULL 0x02
+#define SML_CALL_ORIGIN 0x04 /* `origin` is there: an earlier session made this call first */
+
+/* Which call of which session a resubmitted call was when it was made first. */
+struct sml_origin_call {
+    struct sml_session_id session;
+    uint64_t xid;
+};
 
 struct sml_call_frame {
     struct sml_fingerprint fingerprint;
     uint64_t body_bytes;   /* of the whole body */
     uint32_t remaining_ms; /* until the deadline; 0: passed */
     uint8_t flags;
+    struct sml_origin_call origin;
+    uint64_t key_age_ms; /* with a key: since it may have been used first; 0: it is new */
     struct semel_bytes method, content_type, key;
     struct semel_bytes fragment; /* the body's beginning */
 };
@@ -142,7 +155,11 @@ struct sml_verdict {
     struct semel_bytes body;
 };
 
+#define SML_REPLY_RECORDED 0x01 /* the verdict is in the server's store */
+#define SML_REPLY_PROVEN 0x02   /* not executed, and neither was any call with the same key */
+
 struct sml_reply_frame {
+    uint8_t flags;
     struct sml_verdict verdict; /* its body is the fragment in this frame */
     uint64_t body_bytes;        /* of the whole body */
     uint64_t offset;            /* of the fragment */

@@ -10,6 +10,7 @@
  * The exception is a HELLO or WELCOME of another version, of which only the version is taken.
  *
  * What depends on the session (order, window, who may send what, flow) is not judged here. */
+#include "base/bug.h"
 #include "base/le.h"
 #include "wire/frame.h"
 #include "wire/layout.h"
@@ -185,7 +186,7 @@ static const char *check_listed(const uint8_t *entries, uint32_t count)
             return "LIST with calls out of order";
         if (sml_load64(entries + 8) > SEMEL_BODY_BYTES_MAX)
             return "LIST with offset out of range";
-        if (state < SML_STATE_EXPECTED || state > SML_STATE_REFUSED)
+        if (state < SML_STATE_EXPECTED || state > SML_STATE_IN_DOUBT)
             return "LIST with unknown state";
         last = xid;
     }
@@ -213,16 +214,33 @@ static const char *decode_list(const uint8_t *p, size_t size, struct sml_frame *
     return NULL;
 }
 
-static const char *decode_call(const uint8_t *p, size_t size, struct sml_frame *out)
+/* Bytes of what only some calls have, between the fixed fields and the names. */
+static size_t optional_bytes(const uint8_t *p)
 {
-    struct sml_call_frame *call = &out->u.call;
-    const uint64_t body_bytes = sml_load64(p + 16);
-    const size_t method = p[29], content_type = p[30], key = p[31];
-    const size_t overhead = CALL_FIXED + method + content_type + key;
-    const uint8_t *name = p + CALL_FIXED;
+    return (p[28] & SML_CALL_ORIGIN ? CALL_ORIGIN : 0) + (p[31] > 0 ? CALL_AGE : 0);
+}
 
-    if (method == 0)
+/* The origin of a resubmitted call, a key's age. */
+static const char *check_optional(const uint8_t *p)
+{
+    const size_t bytes = optional_bytes(p);
+
+    if ((p[28] & SML_CALL_ORIGIN) && !is_xid(sml_load64(p + CALL_FIXED + 16)))
+        return "CALL with origin out of range";
+    if (p[31] > 0 && sml_load64(p + CALL_FIXED + bytes - CALL_AGE) > INT64_MAX)
+        return "CALL with age out of range";
+    return NULL;
+}
+
+static const char *check_call(const uint8_t *p, size_t size, size_t overhead)
+{
+    const uint64_t body_bytes = sml_load64(p + 16);
+    const size_t names = (size_t)p[29] + p[30] + p[31];
+
+    if (p[29] == 0)
         return "CALL without method";
+    if (p[28] & ~(SML_CALL_RERUN_OK | SML_CALL_REFUSE_WHEN_FULL | SML_CALL_ORIGIN))
+        return "CALL with reserved bits set";
     if (overhead > size)
         return "CALL whose lengths disagree";
     if (body_bytes > SEMEL_BODY_BYTES_MAX)
@@ -231,17 +249,42 @@ static const char *decode_call(const uint8_t *p, size_t size, struct sml_frame *
         return "CALL with fragment too long";
     if (size - overhead > body_bytes)
         return "CALL with more than its body";
-    if (p[28] & ~(SML_CALL_RERUN_OK | SML_CALL_REFUSE_WHEN_FULL))
-        return "CALL with reserved bits set";
-    if (!is_name(name, method + content_type))
+    if (!is_name(p + overhead - names, names))
         return "CALL with control characters in a name";
+    return check_optional(p);
+}
+
+static void get_optional(const uint8_t *p, struct sml_call_frame *call)
+{
+    const uint8_t *at = p + CALL_FIXED;
+
+    memset(&call->origin, 0, sizeof call->origin);
+    if (p[28] & SML_CALL_ORIGIN) {
+        memcpy(call->origin.session.bytes, at, 16);
+        call->origin.xid = sml_load64(at + 16);
+        at += CALL_ORIGIN;
+    }
+    call->key_age_ms = p[31] > 0 ? sml_load64(at) : 0;
+}
+
+static const char *decode_call(const uint8_t *p, size_t size, struct sml_frame *out)
+{
+    struct sml_call_frame *call = &out->u.call;
+    const size_t method = p[29], content_type = p[30], key = p[31];
+    const size_t overhead = CALL_FIXED + optional_bytes(p) + method + content_type + key;
+    const uint8_t *name = p + CALL_FIXED + optional_bytes(p);
+    const char *why = check_call(p, size, overhead);
+
+    if (why)
+        return why;
     call->fingerprint = get_fingerprint(p);
-    call->body_bytes = body_bytes;
+    call->body_bytes = sml_load64(p + 16);
     call->remaining_ms = sml_load32(p + 24);
     call->flags = p[28];
+    get_optional(p, call);
     call->method = semel_bytes(name, method);
     call->content_type = semel_bytes(name + method, content_type);
-    call->key = semel_bytes(name + method + content_type, key);
+    call->key = semel_bytes(name + method + content_type, key - (SML_BUG(KEY_CUT) && key > 1));
     call->fragment = semel_bytes(p + overhead, size - overhead);
     return NULL;
 }
@@ -290,8 +333,10 @@ static const char *check_reply(const uint8_t *p, size_t size, size_t overhead)
         return "REPLY with fragment too long";
     if (size - overhead > body_bytes - offset)
         return "REPLY with more than its body";
-    if (p[23] != 0 || sml_load16(p + 30) != 0)
+    if ((p[23] & ~(SML_REPLY_RECORDED | SML_REPLY_PROVEN)) || sml_load16(p + 30) != 0)
         return "REPLY with reserved bits set";
+    if ((p[23] & SML_REPLY_PROVEN) && p[22] != SEMEL_NOT_EXECUTED)
+        return "REPLY proves what it does not say";
     if (!is_verdict(p[22], sml_load16(p + 20)))
         return "REPLY with impossible outcome or status";
     p += REPLY_FIXED;
@@ -310,6 +355,7 @@ static const char *decode_reply(const uint8_t *p, size_t size, struct sml_frame 
 
     if (why)
         return why;
+    reply->flags = p[23];
     reply->verdict.outcome = (enum semel_outcome)p[22];
     reply->verdict.status = (enum semel_status)sml_load16(p + 20);
     reply->verdict.code = (int32_t)sml_load32(p + 16);
@@ -486,5 +532,6 @@ struct sml_ack_range sml_ack_range(const struct sml_ack_frame *ack, uint32_t ind
 {
     const uint8_t *p = ack->ranges + (size_t)index * ACK_RANGE_BYTES;
 
-    return (struct sml_ack_range){ .first = sml_load64(p), .count = sml_load32(p + 8) };
+    return (struct sml_ack_range){ .first = sml_load64(p),
+                                   .count = sml_load32(p + 8) + SML_BUG(ACK_ONE_MORE) };
 }

@@ -5,6 +5,7 @@
  *
  * The field positions written here are those of docs/PROTOCOL.md, whose vectors the tests hold
  * against encoder and decoder alike. */
+#include "base/bug.h"
 #include "base/check.h"
 #include "base/le.h"
 #include "wire/frame.h"
@@ -109,8 +110,24 @@ size_t sml_encode_listed(uint8_t *out, const struct sml_listed *entries, uint32_
 
 size_t sml_call_overhead(const struct sml_call_frame *call)
 {
-    return SML_HEADER_BYTES + CALL_FIXED + call->method.size + call->content_type.size +
+    return SML_HEADER_BYTES + CALL_FIXED + (call->flags & SML_CALL_ORIGIN ? CALL_ORIGIN : 0) +
+           (call->key.size > 0 ? CALL_AGE : 0) + call->method.size + call->content_type.size +
            call->key.size;
+}
+
+/* What only some calls have, between the fixed fields and the names. */
+static uint8_t *put_optional(uint8_t *at, const struct sml_call_frame *call)
+{
+    if (call->flags & SML_CALL_ORIGIN) {
+        memcpy(at, call->origin.session.bytes, 16);
+        sml_store64(at + 16, call->origin.xid);
+        at += CALL_ORIGIN;
+    }
+    if (call->key.size > 0) {
+        sml_store64(at, call->key_age_ms);
+        at += CALL_AGE;
+    }
+    return at;
 }
 
 size_t sml_encode_call(uint8_t *out, uint64_t xid, const struct sml_call_frame *call)
@@ -120,7 +137,7 @@ size_t sml_encode_call(uint8_t *out, uint64_t xid, const struct sml_call_frame *
 
     SML_ASSERT(call->method.size <= SEMEL_METHOD_BYTES);
     SML_ASSERT(call->content_type.size <= SEMEL_CONTENT_TYPE_BYTES);
-    SML_ASSERT(call->key.size <= KEY_BYTES_MAX && call->fragment.size <= SML_FRAGMENT_BYTES);
+    SML_ASSERT(call->key.size <= SEMEL_KEY_BYTES && call->fragment.size <= SML_FRAGMENT_BYTES);
     put_fingerprint(p, call->fingerprint);
     sml_store64(p + 16, call->body_bytes);
     sml_store32(p + 24, call->remaining_ms);
@@ -128,6 +145,7 @@ size_t sml_encode_call(uint8_t *out, uint64_t xid, const struct sml_call_frame *
     p[29] = (uint8_t)call->method.size;
     p[30] = (uint8_t)call->content_type.size;
     p[31] = (uint8_t)call->key.size;
+    at = put_optional(at, call);
     at = put_bytes(at, call->method);
     at = put_bytes(at, call->content_type);
     at = put_bytes(at, call->key);
@@ -166,7 +184,7 @@ size_t sml_encode_reply(uint8_t *out, uint64_t xid, const struct sml_reply_frame
     sml_store32(p + 16, (uint32_t)verdict->code);
     sml_store16(p + 20, (uint16_t)verdict->status);
     p[22] = (uint8_t)verdict->outcome;
-    p[23] = 0;
+    p[23] = SML_BUG(RECORDED_LOST) ? 0 : reply->flags;
     sml_store16(p + 24, (uint16_t)verdict->text.size);
     sml_store16(p + 26, (uint16_t)verdict->detail.size);
     sml_store16(p + 28, (uint16_t)verdict->trace.size);

@@ -7,6 +7,8 @@
 
 #define WELCOME_FIXED 72
 #define CALL_FIXED 32
+#define CALL_ORIGIN 24
+#define CALL_AGE 8
 #define BODY_FIXED (SML_BODY_OVERHEAD - SML_HEADER_BYTES)
 #define REPLY_FIXED 32
 #define LIST_FIXED 8
@@ -19,6 +21,5 @@
 #define BUSY_FIXED (SML_BUSY_FRAME_BYTES - SML_HEADER_BYTES)
 #define DRAIN_FIXED 4
 #define BYE_FIXED (SML_BYE_PAYLOAD_BYTES_MAX - SML_BYE_TEXT_BYTES)
-#define KEY_BYTES_MAX 255 /* longest idempotency key */
 
 #endif

@@ -9,6 +9,7 @@ import subprocess
 ROOT = os.environ.get('SEMEL_ROOT') or os.path.abspath(os.path.join(os.path.dirname(__file__),
                                                                     '..', '..'))
 BUILD = os.environ.get('SEMEL_BUILD') or os.path.join(ROOT, 'build', 'test')
+SQLITE_LIBRARY = os.environ.get('SEMEL_SQLITE_LIBRARY') or ''  # empty: it is not built
 LIBRARY = os.environ.get('SEMEL_LIBRARY') or os.path.join(BUILD, 'src', 'libsemel.so.0')
 
 
@@ -31,15 +32,22 @@ def read(path):
         return file.read()
 
 
+def installed_headers():
+    found = [os.path.basename(h) for h in headers('include')]
+    return found if SQLITE_LIBRARY else [h for h in found if h != 'sqlite.h']
+
+
 def headers(folder):
     found = glob.glob(os.path.join(ROOT, folder, '**', '*.h'), recursive=True)
     return sorted(os.path.relpath(path, os.path.join(ROOT, folder)) for path in found)
 
 
-def declared():
-    """The functions that the public headers declare as exported."""
+def declared(library='semel'):
+    """The functions that the public headers of a library declare as exported."""
     names = set()
     for header in headers('include'):
+        if (header == 'semel/sqlite.h') != (library == 'semel_sqlite'):
+            continue
         text = re.sub(r'/\*.*?\*/', '', read(os.path.join('include', header)), flags=re.S)
         names.update(re.findall(r'^SEMEL_API\b[^;{]*?\b(\w+)\s*\(', text, re.M))
     return names

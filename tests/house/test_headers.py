@@ -45,6 +45,8 @@ class Headers(unittest.TestCase):
         everything = house.read('include/semel/semel.h')
         for header in house.headers('include'):
             name = os.path.basename(header)
+            if name == 'sqlite.h':  # another library's
+                continue
             self.assertIn(f"'{name}'", listed)
             if name != 'semel.h':
                 self.assertIn(f'#include <{header}>', everything)

@@ -19,7 +19,7 @@ PROGRAMS = ('hello_server', 'hello_client')
 CMAKE = '''
 cmake_minimum_required(VERSION 3.13)
 project(outside C CXX)
-find_package(semel 0.1 REQUIRED)
+find_package(semel 0.2 REQUIRED)
 function(program name target language)
   configure_file(${name}.c ${name}_${language}.${ARGV3} COPYONLY)
   add_executable(${name}_${language}_${target} ${name}_${language}.${ARGV3})
@@ -34,6 +34,29 @@ foreach(name hello_server hello_client)
     program(${name} ${target} C++17 cc)
   endforeach()
 endforeach()
+'''
+
+
+STORE = '''
+#include <semel/semel.h>
+#include <semel/sqlite.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    struct semel_store *store;
+    struct semel_store_info info;
+    char why[256];
+
+    if (argc != 2 || semel_sqlite_open(&store, argv[1], NULL, why, sizeof why) != SEMEL_OK) {
+        fprintf(stderr, "%s\\n", why);
+        return 1;
+    }
+    semel_store_info(store, &info);
+    printf("generation %d\\n", (int)info.generation);
+    semel_store_close(store);
+    return 0;
+}
 '''
 
 
@@ -61,9 +84,9 @@ class Installed(unittest.TestCase):
                 return path
         raise AssertionError('no libsemel.so.0 below the prefix')
 
-    def pkg_config(self, *words):
+    def pkg_config(self, *words, package='semel'):
         env = dict(os.environ, PKG_CONFIG_PATH=os.path.join(self.libdir(), 'pkgconfig'))
-        return house.must(['pkg-config', *words, 'semel'], env=env).split()
+        return house.must(['pkg-config', *words, package], env=env).split()
 
     def talk(self, server, client, env=None):
         """Run the two programs; the client's answer must be the server's."""
@@ -86,7 +109,7 @@ class Installed(unittest.TestCase):
         self.assertEqual(os.readlink(os.path.join(lib, 'libsemel.so')), 'libsemel.so.0')
         self.assertTrue(os.path.exists(os.path.join(lib, 'libsemel.a')))
         have = sorted(os.listdir(os.path.join(self.prefix, 'include', 'semel')))
-        self.assertEqual(have, [os.path.basename(h) for h in house.headers('include')])
+        self.assertEqual(have, house.installed_headers())
         self.assertEqual(self.pkg_config('--modversion'),
                          re.findall(r"version: '([\d.]+)'", house.read('meson.build')))
 
@@ -117,6 +140,24 @@ class Installed(unittest.TestCase):
                 self.assertNotIn('libsemel.so.0', self.needed(server) + self.needed(client))
                 self.talk(server, client)
 
+    @unittest.skipUnless(house.SQLITE_LIBRARY, 'libsemel_sqlite is not built here')
+    def test_stores(self):
+        """A program with a store, by pkg-config, shared and static."""
+        source = os.path.join(self.outside, 'store.c')
+        with open(source, 'w', encoding='utf-8') as file:
+            file.write(STORE)
+        static = ['-L' + self.libdir(), '-l:libsemel_sqlite.a', '-l:libsemel.a', '-lsqlite3',
+                  '-pthread']
+        for libs in self.pkg_config('--libs', package='semel-sqlite'), static:
+            with self.subTest(libs=libs):
+                program = os.path.join(self.outside, 'store')
+                house.must(['gcc', '-std=c99'] + WARN
+                           + self.pkg_config('--cflags', package='semel-sqlite')
+                           + [source, '-o', program] + libs)
+                out = house.must([program, os.path.join(self.outside, 'store.db')],
+                                 env=dict(os.environ, LD_LIBRARY_PATH=self.libdir()))
+                self.assertEqual(out, 'generation 1\n')
+
     def cmake(self, prefix, name):
         source = os.path.join(self.outside, 'cmake')
         os.makedirs(source, exist_ok=True)
@@ -146,11 +187,11 @@ class Installed(unittest.TestCase):
         self.cmake(moved, 'build-moved')
 
     def test_cmake_refuses_another_minor_version(self):
-        source = os.path.join(self.outside, 'wants-0.2')
+        source = os.path.join(self.outside, 'wants-0.3')
         os.makedirs(source)
         with open(os.path.join(source, 'CMakeLists.txt'), 'w', encoding='utf-8') as file:
             file.write('cmake_minimum_required(VERSION 3.13)\nproject(x C)\n'
-                       'find_package(semel 0.2 REQUIRED)\n')
+                       'find_package(semel 0.3 REQUIRED)\n')
         status, out = house.run(['cmake', '-S', source, '-B', os.path.join(source, 'b'),
                                  '-DCMAKE_PREFIX_PATH=' + self.prefix])
         self.assertNotEqual(status, 0)

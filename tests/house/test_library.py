@@ -10,8 +10,8 @@ import house
 
 
 class Library(unittest.TestCase):
-    def exported(self):
-        out = house.must(['nm', '-D', '--defined-only', '--format=posix', house.LIBRARY])
+    def exported(self, library=house.LIBRARY):
+        out = house.must(['nm', '-D', '--defined-only', '--format=posix', library])
         names = {}
         for line in out.splitlines():
             name, kind = line.split()[:2]
@@ -20,6 +20,16 @@ class Library(unittest.TestCase):
 
     def test_exports_are_the_functions_of_the_headers(self):
         self.assertEqual(sorted(self.exported()), sorted(house.declared()))
+
+    @unittest.skipUnless(house.SQLITE_LIBRARY, 'libsemel_sqlite is not built here')
+    def test_the_stores_library(self):
+        self.assertEqual(sorted(self.exported(house.SQLITE_LIBRARY)),
+                         sorted(house.declared('semel_sqlite')))
+        out = house.must(['readelf', '-dW', house.SQLITE_LIBRARY])
+        self.assertEqual(re.findall(r'\(SONAME\).*\[(.*)\]', out), ['libsemel_sqlite.so.0'])
+        needs = re.findall(r'\(NEEDED\).*\[(.*)\]', out)
+        self.assertIn('libsemel.so.0', needs)
+        self.assertIn('libsqlite3.so.0', needs)
 
     def test_exports_have_the_public_prefix_and_a_version(self):
         self.assertTrue(self.exported())

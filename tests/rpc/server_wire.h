@@ -167,6 +167,31 @@ UNUSED static void wire_call(struct wire *wire, uint64_t xid, const char *method
     assert_true(wire_send(wire, frame, sml_encode_call(frame, xid, &call)));
 }
 
+/* A session that may use keys. */
+UNUSED static struct wire *wire_meet_keyed(struct rig *rig, uint8_t name)
+{
+    struct wire *wire = wire_open(rig);
+    struct sml_hello hello = hello_of(name, 1);
+    struct sml_frame frame;
+
+    hello.features = SML_FEATURE_KEYS;
+    wire_hello(wire, &hello);
+    wire_expect(wire, SML_WELCOME, &frame);
+    assert_int_equal(frame.u.welcome.features, SML_FEATURE_KEYS);
+    return wire;
+}
+
+UNUSED static void wire_call_keyed(struct wire *wire, uint64_t xid, const char *method,
+                                   const char *key, uint64_t age_ms)
+{
+    uint8_t frame[SML_FRAME_BYTES_MAX];
+    struct sml_call_frame call = call_of(method, "x");
+
+    call.key = semel_bytes_text(key);
+    call.key_age_ms = age_ms;
+    assert_true(wire_send(wire, frame, sml_encode_call(frame, xid, &call)));
+}
+
 UNUSED static void wire_ack(struct wire *wire, uint64_t first, uint32_t count)
 {
     uint8_t frame[SML_FRAME_BYTES_MAX];

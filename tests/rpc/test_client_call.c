@@ -382,6 +382,33 @@ static void test_invalid(void **state)
     kit_script_stop(script);
 }
 
+/* Keys are names: as long as they may be, and without control characters. */
+static void test_invalid_keys(void **state)
+{
+    char key[SEMEL_KEY_BYTES + 2];
+    struct semel_call_options options = { .key = key };
+    struct semel_client *client = open_client("unix:/tmp/semel-test-nobody/is-here", NULL);
+    struct semel_bytes empty = semel_bytes(NULL, 0);
+    struct seen seen = { .times = 0 };
+
+    (void)state;
+    memset(key, 'k', sizeof key);
+    key[SEMEL_KEY_BYTES + 1] = '\0';
+    expect_refusal(client, "echo", empty, &options, SEMEL_INVALID);
+    key[SEMEL_KEY_BYTES] = '\0';
+    key[7] = '\n';
+    expect_refusal(client, "echo", empty, &options, SEMEL_INVALID);
+    key[7] = '\x7f';
+    expect_refusal(client, "echo", empty, &options, SEMEL_INVALID);
+    key[7] = '\xe4';
+    assert_int_equal(semel_client_start(client, "echo", empty, &options, note, &seen, NULL),
+                     SEMEL_OK);
+    close_client(client);
+    wait_seen(&seen);
+    assert_int_equal(seen.outcome, SEMEL_NOT_EXECUTED);
+    semel_result_clear(&seen.taken);
+}
+
 static void test_too_large_for_server(void **state)
 {
     struct kit_script *script = kit_script_start(kit_play_echo, NULL);
@@ -452,6 +479,7 @@ int main(void)
         TEST("a handle is there before its callback", test_handle_first),
         TEST("a blocking call in a callback is refused", test_in_callback),
         TEST("invalid arguments", test_invalid),
+        TEST("invalid keys", test_invalid_keys),
         TEST("a body larger than the server takes", test_too_large_for_server),
         TEST("pending calls are bounded", test_overloaded),
     };

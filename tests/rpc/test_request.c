@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* A request as its handler sees it, and every way to finish one. */
 #include "server_kit.h"
+#include "server_wire.h"
+
+#include "store_kit.h"
 
 #include <sys/wait.h>
 
@@ -96,6 +99,131 @@ static void test_look(void **state)
         semel_result_clear(&result);
     }
     assert_memory_not_equal(&seen.keys[0], &seen.keys[1], sizeof seen.keys[0]);
+    rig_end(rig);
+}
+
+/* --- keys ---------------------------------------------------------------------------------- */
+
+static void show_key(struct semel_request *request, void *user)
+{
+    struct semel_key key = semel_request_key(request), none = { { 0 } };
+    const char *name = semel_request_idempotency_key(request);
+    char shown[sizeof key + 64];
+    size_t bytes = sizeof key + strlen(name);
+
+    (void)user;
+    REQUIRE(bytes <= sizeof shown);
+    memcpy(shown, &key, sizeof key);
+    memcpy(shown + sizeof key, name, strlen(name));
+    REQUIRE(semel_request_never_ran(request, "only where it is found out") == SEMEL_INVALID);
+    REQUIRE(semel_request_reply(request, shown, bytes) == SEMEL_OK);
+    REQUIRE(strcmp(semel_request_idempotency_key(request), "") == 0);
+    key = semel_request_key(request);
+    REQUIRE(memcmp(&key, &none, sizeof key) == 0);
+    REQUIRE(semel_request_never_ran(request, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_never_ran(NULL, NULL) == SEMEL_INVALID);
+}
+
+/* Its key for downstream; the handler must have seen `name`. */
+static struct semel_key ask_key(struct semel_client *client, const char *method, const char *name)
+{
+    struct semel_call_options options = { .key = name };
+    struct semel_result result = expect(client, method, "", &options, SEMEL_VALUE, SEMEL_OK);
+    struct semel_key key;
+
+    assert_int_equal(result.body.size, sizeof key + strlen(name));
+    memcpy(&key, result.body.data, sizeof key);
+    assert_memory_equal((const char *)result.body.data + sizeof key, name, strlen(name));
+    semel_result_clear(&result);
+    return key;
+}
+
+static bool same(struct semel_key a, struct semel_key b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+static void export_keys(struct shop *shop, void *user)
+{
+    struct semel_method_options harmless = { .kind = SEMEL_IDEMPOTENT };
+
+    rig_export(shop->rig, "show", show_key, user, &harmless);
+    rig_export(shop->rig, "other", show_key, user, &harmless);
+}
+
+/* A key names what its caller means, whichever session and server it comes to. */
+static void test_keys(void **state)
+{
+    struct shop *shop = shop_make(NULL, export_keys, NULL);
+    struct semel_client *second, *stranger = NULL;
+    struct semel_key key;
+
+    (void)state;
+    shop_go(shop);
+    second = shop_connect(shop);
+    assert_int_equal(semel_server_listen(shop->rig->server, "tcp:127.0.0.1:0"), SEMEL_OK);
+    assert_int_equal(semel_client_create(&stranger, semel_server_address(shop->rig->server), NULL),
+                     SEMEL_OK);
+    key = ask_key(shop->rig->client, "show", "k");
+    assert_true(same(key, ask_key(shop->rig->client, "show", "k")));
+    assert_true(same(key, ask_key(second, "show", "k")));
+    assert_false(same(key, ask_key(second, "show", "kk")));
+    assert_false(same(key, ask_key(second, "other", "k")));
+    assert_false(same(key, ask_key(stranger, "show", "k")));
+    assert_false(same(key, ask_key(second, "show", "")));
+    assert_false(
+        same(ask_key(second, "show", ""), ask_key(second, "show", ""))); /* each is its own */
+    shop_shut(shop);
+    shop_reopen(shop);
+    assert_true(same(key, ask_key(second, "show", "k")));
+    assert_int_equal(semel_client_destroy(stranger), SEMEL_OK);
+    assert_int_equal(semel_client_destroy(second), SEMEL_OK);
+    shop_end(shop);
+}
+
+static struct semel_key wire_key(struct wire *wire, uint64_t xid)
+{
+    struct sml_frame frame;
+    struct semel_key key;
+
+    wire_expect(wire, SML_REPLY, &frame);
+    assert_int_equal(frame.xid, xid);
+    assert_int_equal(frame.u.reply.verdict.body.size, sizeof key);
+    memcpy(&key, frame.u.reply.verdict.body.data, sizeof key);
+    return key;
+}
+
+/* Without a name, a call that is made again in another session has the key of the first. */
+static void test_origin(void **state)
+{
+    struct semel_method_options harmless = { .kind = SEMEL_IDEMPOTENT };
+    struct sml_call_frame again = call_of("show", "");
+    struct rig *rig = rig_make(NULL);
+    struct wire *first, *second;
+    uint8_t out[SML_FRAME_BYTES_MAX];
+    struct semel_key key, other;
+
+    (void)state;
+    rig_export(rig, "show", show_key, NULL, &harmless);
+    rig_serve(rig);
+    first = wire_meet(rig, 1);
+    second = wire_meet(rig, 2);
+    wire_call(first, 1, "show", "");
+    key = wire_key(first, 1);
+    wire_call(second, 1, "show", "");
+    other = wire_key(second, 1);
+    assert_false(same(key, other));
+    again.flags = SML_CALL_RERUN_OK | SML_CALL_ORIGIN;
+    again.origin.session = hello_of(1, 1).session;
+    again.origin.xid = 1;
+    assert_true(wire_send(second, out, sml_encode_call(out, 2, &again)));
+    assert_true(same(key, wire_key(second, 2)));
+    again.origin.xid = 2;
+    assert_true(wire_send(second, out, sml_encode_call(out, 3, &again)));
+    other = wire_key(second, 3);
+    assert_false(same(key, other));
+    wire_close(first);
+    wire_close(second);
     rig_end(rig);
 }
 
@@ -615,6 +743,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST("M3 remote error", test_remote_error),
         TEST("a handler sees what was called, by whom and with what", test_look),
+        TEST("a key names a call wherever it comes to", test_keys),
+        TEST("a call that is made again has its first key", test_origin),
         TEST("calls that may not run do not run, and are told why", test_refused),
         TEST("taken requests are finished from other threads", test_taken),
         TEST("a taken request counts against its method's limit", test_taken_limit),

@@ -34,6 +34,11 @@ struct fixture {
     struct sml_peer peer;
     bool connected; /* both ends hold the connection */
     bool refuse;    /* connecting fails */
+    bool keep_back; /* what is to be saved is not saved yet */
+    bool save_fails;
+    struct sml_link_identity saved;
+    uint32_t saves;
+    struct sml_session *ended; /* the store has not forgotten it yet */
     struct pipe up, down;
     uint32_t connects;
 };
@@ -107,6 +112,18 @@ static inline void fixture_cut(struct fixture *f)
     fixture_cut_host(f);
 }
 
+/* The host forgets a session; without a store at once. */
+static inline void fixture_end(struct fixture *f, struct sml_session *session)
+{
+    sml_host_end(&f->host, session);
+    if (sml_session_is_over(session)) {
+        sml_session_free(&f->host, session);
+        return;
+    }
+    assert_null(f->ended);
+    f->ended = session;
+}
+
 static inline void fixture_to_host(struct fixture *f)
 {
     struct sml_peer *loser = NULL;
@@ -119,11 +136,18 @@ static inline void fixture_to_host(struct fixture *f)
     f->up.size -= used;
     if (event == SML_PEER_HELLO)
         sml_host_hello(&f->host, &f->peer, &hello, &loser, f->now);
-    if (event == SML_PEER_ENDED && f->peer.session) {
-        struct sml_session *session = f->peer.session;
+    if (event == SML_PEER_ENDED && f->peer.session)
+        fixture_end(f, f->peer.session);
+}
 
-        sml_host_end(&f->host, session);
-        sml_session_free(&f->host, session);
+static inline void fixture_save(struct fixture *f)
+{
+    f->saves++;
+    if (f->save_fails) {
+        sml_link_save_failed(&f->link, "no space left", f->now);
+    } else if (!f->keep_back) {
+        sml_link_identity(&f->link, &f->saved);
+        sml_link_saved(&f->link);
     }
 }
 
@@ -149,6 +173,8 @@ static inline void fixture_actions(struct fixture *f)
             sml_peer_init(&f->peer, &f->host, &nobody, f->now);
             f->connected = true;
             sml_link_connected(&f->link, f->now);
+        } else if (action.kind == SML_LINK_SAVE) {
+            fixture_save(f);
         }
     }
 }
@@ -311,6 +337,11 @@ static inline void fixture_free(struct fixture *f)
         free(call);
     }
     sml_link_fini(&f->link);
+    if (f->ended) {
+        sml_callee_forsake(&f->ended->callee);
+        f->ended->row = 0;
+        sml_session_free(&f->host, f->ended);
+    }
     sml_host_fini(&f->host);
     free(f->up.bytes);
     free(f->down.bytes);

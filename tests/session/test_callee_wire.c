@@ -333,6 +333,43 @@ static void an_abandoned_call_is_forgotten(void **state)
     assert_false(sml_callee_wants_write(&callee));
 }
 
+static enum semel_status give_keyed(uint64_t xid, const char *key)
+{
+    struct sml_frame frame = { .type = SML_CALL, .xid = xid };
+
+    frame.u.call = (struct sml_call_frame){ .fingerprint = print_of(""),
+                                            .remaining_ms = 1000,
+                                            .flags = SML_CALL_ORIGIN,
+                                            .origin = { { { 1, 2 } }, 3 },
+                                            .key_age_ms = 4,
+                                            .method = { "m", 1 },
+                                            .content_type = { "ct", 2 },
+                                            .key = semel_bytes_text(key) };
+    return sml_callee_frame(&callee, &frame, 0, &why);
+}
+
+static void a_key_must_be_agreed_on(void **state)
+{
+    (void)state;
+    assert_int_equal(give_keyed(1, "order-17"), SEMEL_PROTOCOL);
+    assert_string_equal(why, "CALL has a key, which was not agreed on");
+    assert_int_equal(callee.hi, 0);
+    assert_int_equal(callee.table.count, 0);
+    assert_int_equal(give_keyed(1, ""), SEMEL_OK);
+    finish(run_next(), "");
+    callee.keys = true;
+    assert_int_equal(give_keyed(2, "order-17"), SEMEL_OK);
+    struct sml_incoming *in = run_next();
+    assert_string_equal(in->key, "order-17");
+    assert_int_equal(in->key_bytes, 8);
+    assert_int_equal(in->key_age_ms, 4);
+    assert_string_equal(in->content_type, "ct");
+    assert_int_equal(in->flags, SML_CALL_ORIGIN);
+    assert_int_equal(in->origin.xid, 3);
+    assert_int_equal(in->origin.session.bytes[1], 2);
+    finish(in, "");
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -351,6 +388,7 @@ int main(void)
         FRESH("a contradicting resume changes nothing",
               resume_that_contradicts_is_refused_and_releases_nothing),
         FRESH("an abandoned call is forgotten", an_abandoned_call_is_forgotten),
+        FRESH("a key must be agreed on", a_key_must_be_agreed_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

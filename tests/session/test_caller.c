@@ -213,7 +213,272 @@ static void a_refused_call_survives_a_resume(void **state)
     fixture_expect(f, told, SEMEL_VALUE, SEMEL_OK, "after the delay");
 }
 
+/* --- keys, and sessions that are lost ---------------------------------------------------- */
+
+static int set_up_keys(void **state)
+{
+    struct fixture *f = fixture_new();
+
+    f->host_options.features = SML_FEATURE_KEYS;
+    f->link_options.window = 4;
+    fixture_start(f);
+    fixture_pump(f);
+    *state = f;
+    return 0;
+}
+
+static struct sml_call *submit_keyed(struct fixture *f, const char *body, const char *key)
+{
+    struct sml_call *call = fixture_submit(f, body);
+
+    call->key = key;
+    call->key_bytes = (uint8_t)strlen(key);
+    return call;
+}
+
+/* The server has forgotten the session. */
+static void lose_session(struct fixture *f)
+{
+    struct sml_session *session;
+
+    fixture_cut(f);
+    session = SML_CONTAINER(f->host.sessions.next, struct sml_session, all);
+    sml_host_end(&f->host, session);
+    sml_session_free(&f->host, session);
+}
+
+/* The next call that is ready. */
+static struct sml_incoming *ready(struct fixture *f)
+{
+    struct sml_callee *callee = fixture_callee(f);
+
+    assert_false(sml_list_empty(&callee->ready));
+    return SML_CONTAINER(callee->ready.next, struct sml_incoming, link);
+}
+
+static void a_server_without_keys_is_sent_none(void **state)
+{
+    struct fixture *f = *state; /* its host does not offer them */
+    struct sml_call *first, *plain, *again;
+
+    fixture_pump(f);
+    assert_false(f->link.caller.keys);
+    first = submit_keyed(f, "x", "k");
+    plain = fixture_submit(f, "y");
+    again = submit_keyed(f, "z", "k");
+    again->rerun = true; /* an earlier process may have sent it: nothing is proven */
+    fixture_pump(f);
+    fixture_expect(f, first, SEMEL_NOT_EXECUTED, SEMEL_NO_KEYS, NULL);
+    fixture_expect(f, again, SEMEL_UNKNOWN, SEMEL_NO_KEYS, NULL);
+    assert_int_equal(fixture_callee(f)->hi, 1);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+    fixture_pump(f);
+    fixture_expect(f, plain, SEMEL_VALUE, SEMEL_OK, "r");
+    assert_int_equal(f->link.state, SML_LINK_UP);
+}
+
+static void a_new_key_has_no_age(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call;
+
+    fixture_cut(f);
+    call = submit_keyed(f, "x", "order-17");
+    call->key_age_ms = 5000; /* means nothing of a key that was not used before */
+    f->refuse = true;
+    fixture_pass(f, SML_SECOND);
+    f->refuse = false;
+    fixture_pass(f, 5 * SML_SECOND);
+    assert_string_equal(ready(f)->key, "order-17");
+    assert_int_equal(ready(f)->key_age_ms, 0);
+    assert_int_equal(ready(f)->flags, 0);
+}
+
+static void a_keyed_call_is_made_again_with_its_age(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *first = submit_keyed(f, "x", "k1"), *second = submit_keyed(f, "y", "k2");
+
+    second->rerun = true;
+    second->key_age_ms = 60000; /* by the word of who submits it */
+    fixture_pump(f);
+    assert_int_equal(ready(f)->key_age_ms, 0);
+    fixture_begin(f);
+    assert_int_equal(ready(f)->key_age_ms, 60000);
+    fixture_finish(f, sml_table_find(&fixture_callee(f)->table, 1), SEMEL_VALUE, "lost");
+    lose_session(f);
+    f->now += 3 * SML_SECOND;
+    fixture_pump(f);
+    assert_true(first->rerun);
+    assert_int_equal(ready(f)->key_age_ms, 3000);
+    assert_int_equal(ready(f)->flags, 0); /* no origin: the key says it */
+    assert_string_equal(ready(f)->key, "k1");
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "as before");
+    assert_int_equal(ready(f)->key_age_ms, 63000);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "as before");
+    fixture_pump(f);
+    fixture_expect(f, first, SEMEL_VALUE, SEMEL_OK, "as before");
+    fixture_expect(f, second, SEMEL_VALUE, SEMEL_OK, "as before");
+}
+
+/* However quickly it comes again, the server must not take its key for a new one. */
+static void an_age_is_at_least_one(void **state)
+{
+    struct fixture *f = *state;
+
+    submit_keyed(f, "x", "k");
+    fixture_pump(f);
+    lose_session(f);
+    fixture_pump(f);
+    assert_int_equal(ready(f)->key_age_ms, 1);
+}
+
+static void a_call_that_was_refused_was_not_made_before(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = submit_keyed(f, "x", "k");
+
+    fixture_pump(f);
+    refuse_one(f, 20);
+    fixture_pump(f);
+    lose_session(f);
+    fixture_pump(f);
+    assert_false(call->rerun);
+    assert_int_equal(ready(f)->key_age_ms, 0);
+    sml_callee_reject(fixture_callee(f), sml_callee_take(fixture_callee(f)), SEMEL_NO_METHOD, "m");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_NO_METHOD, "m");
+}
+
+static void a_call_that_may_run_again_says_where_it_was_first(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *other = fixture_submit(f, "o"), *call = fixture_submit(f, "x");
+    struct sml_session_id first = f->link.session;
+
+    call->flags = SML_CALL_RERUN_OK;
+    fixture_pump(f);
+    assert_int_equal(ready(f)->flags, 0);
+    for (int i = 0; i < 3; i++) { /* lost as often as you like */
+        lose_session(f);
+        fixture_pass(f, SML_SECOND);
+        assert_memory_not_equal(f->link.session.bytes, first.bytes, 16);
+        assert_int_equal(ready(f)->xid, 1);
+        assert_int_equal(ready(f)->flags, SML_CALL_RERUN_OK | SML_CALL_ORIGIN);
+        assert_memory_equal(ready(f)->origin.session.bytes, first.bytes, 16);
+        assert_int_equal(ready(f)->origin.xid, 2);
+    }
+    fixture_expect(f, other, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "r");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+}
+
+static void what_is_made_again_keeps_its_order(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *calls[4];
+
+    for (int i = 0; i < 4; i++)
+        calls[i] = i % 2 ? submit_keyed(f, "x", "k") : fixture_submit(f, "x");
+    calls[0]->flags = calls[2]->flags = SML_CALL_RERUN_OK;
+    fixture_pump(f);
+    lose_session(f);
+    fixture_pump(f);
+    for (uint64_t i = 0; i < 4; i++)
+        assert_int_equal(calls[i]->xid, i + 1);
+    fixture_cut(f);
+}
+
+/* Nobody waits for it any more, or could. */
+static void what_is_cancelled_is_not_made_again(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *cancelled = submit_keyed(f, "x", "k"), *late;
+
+    fixture_pump(f);
+    sml_caller_cancel(&f->link.caller, cancelled, f->now);
+    lose_session(f);
+    fixture_pump(f);
+    fixture_expect(f, cancelled, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
+    late = submit_keyed(f, "y", "k");
+    fixture_pump(f);
+    assert_int_equal(fixture_callee(f)->hi, 1);
+    lose_session(f);
+    f->now += 30 * SML_SECOND;
+    fixture_pump(f);
+    fixture_expect(f, late, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    assert_int_equal(fixture_callee(f)->hi, 0);
+}
+
+/* A reply with this verdict for the call that waits. */
+static void say_not_executed(struct fixture *f, uint64_t xid, enum semel_status why, uint8_t flags)
+{
+    struct sml_reply_frame reply = { .flags = flags,
+                                     .verdict = { .outcome = SEMEL_NOT_EXECUTED, .status = why } };
+
+    f->down.size = sml_encode_reply(f->down.bytes, xid, &reply);
+    fixture_to_link(f);
+}
+
+static void not_executed_proves_nothing_of_what_was_made_before(void **state)
+{
+    static const struct {
+        enum semel_status said, read;
+        uint8_t flags;
+    } rows[] = { { SEMEL_CANCELLED, SEMEL_DEADLINE, 0 }, /* the deadline's own cancel */
+                 { SEMEL_EXPIRED, SEMEL_DEADLINE, SML_REPLY_RECORDED },
+                 { SEMEL_OVERLOADED, SEMEL_OVERLOADED, 0 },
+                 { SEMEL_KEY_MISMATCH, SEMEL_KEY_MISMATCH, SML_REPLY_PROVEN },
+                 { SEMEL_EXPIRED, SEMEL_EXPIRED, SML_REPLY_PROVEN | SML_REPLY_RECORDED } };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct sml_call *call = submit_keyed(f, "x", "k");
+        bool proven = (rows[i].flags & SML_REPLY_PROVEN) != 0;
+
+        call->rerun = true;
+        fixture_pump(f);
+        say_not_executed(f, call->xid, rows[i].said, rows[i].flags);
+        fixture_expect(f, call, proven ? SEMEL_NOT_EXECUTED : SEMEL_UNKNOWN, rows[i].read, NULL);
+        fixture_pump(f);
+    }
+}
+
+static void nor_does_an_end_of_its_own(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *late, *cancelled;
+
+    fixture_cut(f);
+    f->refuse = true;
+    late = submit_keyed(f, "x", "k");
+    cancelled = submit_keyed(f, "y", "k");
+    late->rerun = cancelled->rerun = true;
+    sml_caller_cancel(&f->link.caller, cancelled, f->now);
+    fixture_expect(f, cancelled, SEMEL_UNKNOWN, SEMEL_CANCELLED, NULL);
+    fixture_pass(f, 30 * SML_SECOND);
+    fixture_expect(f, late, SEMEL_UNKNOWN, SEMEL_DEADLINE, NULL);
+}
+
+/* Value and failure are what they are. */
+static void a_verdict_of_what_was_made_before_counts(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *value = submit_keyed(f, "x", "k"), *failure = submit_keyed(f, "y", "k");
+
+    value->rerun = failure->rerun = true;
+    fixture_pump(f);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "v");
+    fixture_finish(f, fixture_begin(f), SEMEL_FAILURE, "f");
+    fixture_pump(f);
+    fixture_expect(f, value, SEMEL_VALUE, SEMEL_OK, "v");
+    fixture_expect(f, failure, SEMEL_FAILURE, SEMEL_FAILED, "f");
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
+#define KEYS(name, function) { name, function, set_up_keys, tear_down, NULL }
 
 int main(void)
 {
@@ -235,6 +500,20 @@ int main(void)
         FRESH("M12 per-call deadline: passed while disconnected",
               a_deadline_passed_while_disconnected_still_finds_its_verdict),
         FRESH("a refused call survives a resume", a_refused_call_survives_a_resume),
+        FRESH("a server without keys is sent none", a_server_without_keys_is_sent_none),
+        KEYS("a new key has no age", a_new_key_has_no_age),
+        KEYS("a keyed call is made again with its age", a_keyed_call_is_made_again_with_its_age),
+        KEYS("an age is at least one", an_age_is_at_least_one),
+        KEYS("a call that was refused was not made before",
+             a_call_that_was_refused_was_not_made_before),
+        KEYS("a call that may run again says where it was first",
+             a_call_that_may_run_again_says_where_it_was_first),
+        KEYS("what is made again keeps its order", what_is_made_again_keeps_its_order),
+        KEYS("what is cancelled is not made again", what_is_cancelled_is_not_made_again),
+        KEYS("not executed proves nothing of what was made before",
+             not_executed_proves_nothing_of_what_was_made_before),
+        KEYS("nor does an end of its own", nor_does_an_end_of_its_own),
+        KEYS("a verdict of what was made before counts", a_verdict_of_what_was_made_before_counts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

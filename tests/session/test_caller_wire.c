@@ -268,6 +268,150 @@ static void a_delay_over_between_two_lists_is_over(void **state)
     assert_int_equal(in->phase, SML_IN_READY);
 }
 
+/* --- what the server has in its store ---------------------------------------------------- */
+
+/* A reply with the first `given` of its two bytes. */
+static void say_reply(struct fixture *f, uint64_t xid, size_t given, uint8_t flags)
+{
+    struct sml_reply_frame reply = { .flags = flags,
+                                     .verdict = { .outcome = SEMEL_VALUE, .body = { "rr", given } },
+                                     .body_bytes = 2 };
+
+    f->down.size = sml_encode_reply(f->down.bytes, xid, &reply);
+    fixture_to_link(f);
+}
+
+static void the_greatest_number_that_is_stored_is_remembered(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_caller *caller = &f->link.caller;
+    struct sml_call *calls[5];
+
+    for (int i = 0; i < 5; i++)
+        calls[i] = fixture_submit(f, "x");
+    fixture_pump(f);
+    say_reply(f, 2, 2, 0); /* not stored */
+    assert_int_equal(caller->durable_hi, 0);
+    say_reply(f, 3, 2, SML_REPLY_RECORDED);
+    assert_int_equal(caller->durable_hi, 3);
+    say_reply(f, 1, 2, SML_REPLY_RECORDED); /* it does not fall */
+    assert_int_equal(caller->durable_hi, 3);
+    say_reply(f, 5, 1, SML_REPLY_RECORDED); /* its beginning says it */
+    assert_int_equal(caller->durable_hi, 5);
+    say_reply(f, 4, 1, 0);
+    assert_int_equal(caller->durable_hi, 5);
+    fixture_expect(f, calls[1], SEMEL_VALUE, SEMEL_OK, "rr");
+    fixture_expect(f, calls[2], SEMEL_VALUE, SEMEL_OK, "rr");
+    fixture_expect(f, calls[0], SEMEL_VALUE, SEMEL_OK, "rr");
+    f->down.size = 0;
+}
+
+static void a_welcome_says_what_is_stored(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_caller *caller = &f->link.caller;
+    struct sml_welcome welcome = { .window = 8, .durable_hi = 7, .features = SML_FEATURE_KEYS };
+
+    assert_int_equal(sml_caller_grant(caller, &welcome), SEMEL_OK);
+    assert_int_equal(caller->durable_hi, 7);
+    assert_true(caller->keys);
+    welcome.durable_hi = 5;
+    welcome.features = 0;
+    assert_int_equal(sml_caller_grant(caller, &welcome), SEMEL_OK);
+    assert_int_equal(caller->durable_hi, 7);
+    assert_false(caller->keys);
+    sml_caller_end_session(caller, SEMEL_SESSION_LOST, true, true, f->now);
+    assert_int_equal(caller->durable_hi, 0); /* another session, other numbers */
+}
+
+/* A WELCOME of the same session says where its one call stands. */
+static enum semel_status say_state(struct fixture *f, const struct sml_call *call,
+                                   enum sml_call_state state)
+{
+    struct sml_listed listed = { .xid = call->xid, .state = state };
+    const char *why;
+
+    return sml_caller_state(&f->link.caller, &listed, f->now, &why);
+}
+
+/* "Expected" says that it has not begun; "in doubt", that it may have, and may run again. */
+static void refused_after_it_was_in_doubt_it_may_have_run(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int doubt = 0; doubt < 2; doubt++) {
+        struct sml_call *call = fixture_submit(f, "x");
+        struct sml_incoming *in;
+
+        fixture_pump(f);
+        assert_int_equal(say_state(f, call, doubt ? SML_STATE_IN_DOUBT : SML_STATE_EXPECTED),
+                         SEMEL_OK);
+        fixture_pump(f);
+        in = sml_callee_take(fixture_callee(f));
+        sml_callee_refuse(fixture_callee(f), in, 60000);
+        fixture_pump(f);
+        assert_int_equal(call->phase, SML_CALL_BUSY);
+        f->refuse = true; /* nobody says any more what became of it */
+        fixture_cut(f);
+        fixture_pass(f, 30 * SML_SECOND);
+        fixture_pass(f, SML_SECOND);
+        if (doubt)
+            fixture_expect(f, call, SEMEL_UNKNOWN, SEMEL_DEADLINE, NULL);
+        else
+            fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
+        f->refuse = false;
+        fixture_pass(f, 5 * SML_SECOND);
+    }
+}
+
+/* What is in doubt is sent again though it was cancelled: only then the callee has a verdict. */
+static void what_is_in_doubt_is_sent_again_when_cancelled(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int doubt = 0; doubt < 2; doubt++) {
+        struct sml_call *call = fixture_submit(f, "x");
+        uint64_t resent = f->link.caller.counters.resent;
+
+        fixture_pump(f);
+        sml_caller_cancel(&f->link.caller, call, f->now);
+        assert_int_equal(say_state(f, call, doubt ? SML_STATE_IN_DOUBT : SML_STATE_EXPECTED),
+                         SEMEL_OK);
+        assert_int_equal(f->link.caller.counters.resent, resent + (uint64_t)doubt);
+        fixture_pump(f);
+        fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, NULL);
+    }
+}
+
+/* Nor does a cancellation keep it from being sent that comes before it was. */
+static void what_is_in_doubt_is_sent_before_its_cancel_is_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "x");
+
+    fixture_pump(f);
+    assert_int_equal(say_state(f, call, SML_STATE_IN_DOUBT), SEMEL_OK);
+    sml_caller_cancel(&f->link.caller, call, f->now);
+    assert_int_equal(call->phase, SML_CALL_SENDING);
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, NULL);
+}
+
+static void a_stored_reply_that_is_forgotten_is_a_lost_session(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int stored = 0; stored < 2; stored++) {
+        struct sml_call *call = fixture_submit(f, "x");
+
+        fixture_pump(f);
+        f->link.caller.stored = stored > 0;
+        say_reply(f, call->xid, 1, stored ? SML_REPLY_RECORDED : 0);
+        assert_int_equal(say_state(f, call, SML_STATE_RUNNING),
+                         stored ? SEMEL_SESSION_LOST : SEMEL_PROTOCOL);
+    }
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -284,6 +428,15 @@ int main(void)
           tear_down, NULL },
         { "a BUSY delay over between two LISTs is over", a_delay_over_between_two_lists_is_over,
           set_up_many, tear_down, NULL },
+        FRESH("the greatest number that is stored is remembered",
+              the_greatest_number_that_is_stored_is_remembered),
+        FRESH("a WELCOME says what is stored", a_welcome_says_what_is_stored),
+        FRESH("refused after it was in doubt", refused_after_it_was_in_doubt_it_may_have_run),
+        FRESH("in doubt, sent though cancelled", what_is_in_doubt_is_sent_again_when_cancelled),
+        FRESH("in doubt, cancelled before it is sent",
+              what_is_in_doubt_is_sent_before_its_cancel_is_answered),
+        FRESH("a stored reply that is forgotten",
+              a_stored_reply_that_is_forgotten_is_a_lost_session),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

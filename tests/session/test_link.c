@@ -2,6 +2,8 @@
 /* A link against a host: breaking, resuming, backing off, giving up, ending. */
 #include "fixture.h"
 
+#include "link_kept.h"
+
 static int set_up(void **state)
 {
     struct fixture *f = fixture_new();
@@ -432,5 +434,5 @@ int main(void)
         FRESH("busy is patience, not a verdict", busy_is_patience_not_a_verdict),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL) + link_kept();
 }

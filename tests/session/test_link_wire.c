@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a link makes of a server's frames: what is final, what is forgiven once. */
-#include "fixture.h"
+#include "disk.h"
 
 static int set_up(void **state)
 {
@@ -257,7 +257,195 @@ static void an_idle_link_leaves_a_draining_server_when_it_has_a_call(void **stat
     fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
 }
 
+/* --- the server's store ------------------------------------------------------------------ */
+
+static struct disk disk;
+
+static int set_up_durable(void **state)
+{
+    struct fixture *f = fixture_new();
+
+    memset(&disk, 0, sizeof disk);
+    f->link_options.window = 3;
+    f->host_options.features = SML_FEATURE_KEYS;
+    f->host_options.durable = true;
+    f->host_options.store.generation = 3;
+    memset(f->host_options.store.id, 0x51, 16);
+    fixture_start(f);
+    disk_pump(&disk, f);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    *state = f;
+    return 0;
+}
+
+static struct sml_session *only_session(struct fixture *f)
+{
+    return SML_CONTAINER(f->host.sessions.next, struct sml_session, all);
+}
+
+/* Four calls: `sent` before what follows, and `kept` with a key; `again` with one, too, and
+ * willing to run twice in any case; and `queued` with a key, for which there is no window. */
+static struct {
+    struct sml_call *sent, *kept, *again, *queued;
+} calls;
+
+static void submit_four(struct fixture *f)
+{
+    calls.sent = fixture_submit(f, "s");
+    calls.kept = fixture_submit(f, "k");
+    calls.again = fixture_submit(f, "a");
+    calls.queued = fixture_submit(f, "q");
+    calls.kept->key = calls.again->key = calls.queued->key = "key";
+    calls.kept->key_bytes = calls.again->key_bytes = calls.queued->key_bytes = 3;
+    calls.again->flags = SML_CALL_RERUN_OK;
+    disk_pump(&disk, f);
+    assert_int_equal(fixture_callee(f)->hi, 3);
+}
+
+/* `with` makes `kept` run again; else it has ended, since its key is not known there. */
+static void expect_the_next_session(struct fixture *f, bool with)
+{
+    struct sml_callee *callee = fixture_callee(f);
+
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    assert_int_equal(f->link.counters.sessions_lost, 1);
+    assert_int_equal(callee->hi, with ? 3 : 2);
+    fixture_expect(f, calls.sent, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
+    if (!with)
+        fixture_expect(f, calls.kept, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
+    for (int i = with ? 0 : 1; i < 3; i++) {
+        struct sml_call *const in_turn[] = { calls.kept, calls.again, calls.queued };
+        struct sml_incoming *in = fixture_begin(f);
+
+        assert_int_equal(in->key_age_ms > 0, i < 2);
+        fixture_finish(f, in, SEMEL_VALUE, "r");
+        disk_pump(&disk, f);
+        fixture_expect(f, in_turn[i], SEMEL_VALUE, SEMEL_OK, "r");
+    }
+}
+
+static void forget_session(struct fixture *f)
+{
+    fixture_cut(f);
+    fixture_end(f, only_session(f));
+}
+
+static void a_key_is_used_again_where_it_is_known(void **state)
+{
+    struct fixture *f = *state;
+
+    submit_four(f);
+    forget_session(f);
+    disk_pump(&disk, f);
+    expect_the_next_session(f, true);
+}
+
+static void nor_where_another_server_answers(void **state)
+{
+    struct fixture *f = *state;
+
+    submit_four(f);
+    forget_session(f);
+    f->host.server_id[3] ^= 1;
+    disk_pump(&disk, f);
+    expect_the_next_session(f, false);
+}
+
+static void nor_where_the_store_is_of_another_generation(void **state)
+{
+    struct fixture *f = *state;
+
+    submit_four(f);
+    forget_session(f);
+    f->host.options.store.generation++;
+    disk_pump(&disk, f);
+    expect_the_next_session(f, false);
+}
+
+/* The session is there, but it is not the memory in which it was made. */
+static void a_session_in_another_store_is_lost(void **state)
+{
+    static const char *const texts[] = { "another server answers at the session's address",
+                                         "the server's store was replaced by an earlier one",
+                                         "the server's store was rolled back" };
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct fixture *f;
+        void *opened;
+
+        set_up_durable(&opened);
+        f = opened;
+        submit_four(f);
+        fixture_cut(f);
+        if (i == 0)
+            f->host.server_id[15] ^= 1;
+        else if (i == 1)
+            f->host.options.store.generation--;
+        else
+            f->link.caller.durable_hi = 1; /* a reply said so */
+        disk_pump(&disk, f);
+        assert_string_equal(f->link.why_text, texts[i]);
+        assert_int_equal(f->host.counters.ended, 1); /* nobody comes back to it */
+        expect_the_next_session(f, false);
+        fixture_free(f);
+    }
+}
+
+/* Its number does not show it, but a reply has begun that the server knows nothing of. */
+static void a_session_that_forgot_a_stored_reply_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_reply_frame reply = { .flags = SML_REPLY_RECORDED,
+                                     .verdict = { .outcome = SEMEL_VALUE, .body = { "r", 1 } },
+                                     .body_bytes = 2 };
+    uint8_t bytes[SML_FRAME_BYTES_MAX];
+
+    submit_four(f);
+    say(f, bytes, sml_encode_reply(bytes, 1, &reply));
+    fixture_cut(f);
+    f->link.caller.durable_hi = 0;
+    only_session(f)->callee.restored = true;
+    disk_pump(&disk, f);
+    assert_string_equal(f->link.why_text, "the server's store was rolled back");
+    assert_int_equal(f->host.counters.ended, 1);
+    expect_the_next_session(f, false);
+}
+
+static void a_store_that_goes_on_is_the_same(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call;
+
+    assert_int_equal(f->link.generation, 3);
+    for (uint64_t i = 1; i <= 3; i++) {
+        call = fixture_submit(f, "x");
+        disk_pump(&disk, f);
+        struct sml_callee *callee = fixture_callee(f);
+        struct sml_incoming *in = sml_callee_take(callee);
+        assert_true(sml_callee_start(callee, in, f->now));
+        disk_pump(&disk, f);
+        assert_true(sml_callee_begin(callee, in, 0, f->now));
+        if (i == 2) { /* what is covered meanwhile is in the next WELCOME */
+            fixture_cut(f);
+            disk_pump(&disk, f);
+            assert_int_equal(f->link.caller.durable_hi, 2);
+        }
+        fixture_finish(f, in, SEMEL_VALUE, "r");
+        disk_pump(&disk, f);
+        assert_int_equal(f->link.caller.durable_hi, i);
+        fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "r");
+        fixture_pass(f, 25 * SML_MS);
+        fixture_cut(f);
+        disk_pump(&disk, f);
+        assert_int_equal(f->link.state, SML_LINK_UP);
+    }
+    assert_int_equal(f->link.counters.sessions_lost, 0);
+    assert_int_equal(disk_count(disk.calls), 0);
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
+#define DURABLE(name, function) { name, function, set_up_durable, tear_down, NULL }
 
 int main(void)
 {
@@ -277,6 +465,15 @@ int main(void)
         FRESH("draining holds new calls back", draining_holds_new_calls_back),
         FRESH("an idle link leaves a draining server when it has a call",
               an_idle_link_leaves_a_draining_server_when_it_has_a_call),
+        DURABLE("a key is used again where it is known", a_key_is_used_again_where_it_is_known),
+        DURABLE("a key is not used again where another server answers",
+                nor_where_another_server_answers),
+        DURABLE("a key is not used again in another generation of the store",
+                nor_where_the_store_is_of_another_generation),
+        ROW("a session in another store is lost", a_session_in_another_store_is_lost),
+        DURABLE("a session that forgot a stored reply is lost",
+                a_session_that_forgot_a_stored_reply_is_lost),
+        DURABLE("a store that goes on is the same", a_store_that_goes_on_is_the_same),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

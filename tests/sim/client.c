@@ -5,7 +5,7 @@
  * This is the shell that link.h asks for: after any event carry out the actions, write what there
  * is, hand completions out, and come back in time. Whatever a client does is done by the machine
  * under test; only the program around it is invented here. */
-#include "sim.h"
+#include "durable.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static struct sim_slot *slot_new(struct sim_world *world)
     return slot;
 }
 
-static void slot_free(struct sim_world *world, struct sim_slot *slot)
+void sim_slot_free(struct sim_world *world, struct sim_slot *slot)
 {
     free(slot->copy);
     slot->copy = NULL;
@@ -56,6 +56,8 @@ static bool submit_one(struct sim_world *world, struct sim_client *client)
     row->client = client->index;
     row->dirty = client->dirty;
     row->state = SIM_ROW_OPEN;
+    if (world->durable)
+        sim_judge_plan(world, nonce, client);
     sim_slot_fill(world, slot, nonce);
     status = sml_link_submit(&client->link, &slot->call, world->now);
     sim_note(world, nonce);
@@ -64,14 +66,38 @@ static bool submit_one(struct sim_world *world, struct sim_client *client)
             sim_fail(world, "submitting call %u gave %s", nonce, semel_status_name(status));
         sim_mark(world, SIM_MARK_PENDING_FULL);
         memset(row, 0, sizeof *row);
-        slot_free(world, slot);
+        sim_slot_free(world, slot);
         return false;
     }
     world->issued++;
     client->in_flight++;
+    if (client->outbox && row->durable.keyed)
+        sim_outbox_add(world, client, nonce);
     sim_row_count(world, row);
     sml_list_push_back(&client->open, &slot->link);
+    sim_say(world, "call %u of client %u: %s %s%s", nonce, client->index, slot->method,
+            row->durable.keyed ? "key " : "", row->durable.keyed ? slot->key : "");
     sim_faults_on_submit(world, client);
+    return true;
+}
+
+/* What the process before this one has left undone. */
+static bool submit_again(struct sim_world *world, struct sim_client *client)
+{
+    struct sim_slot *slot = slot_new(world);
+    enum semel_status status = SEMEL_OVERLOADED;
+    bool found = sim_outbox_next(world, client, slot);
+
+    if (found)
+        status = sml_link_submit(&client->link, &slot->call, world->now);
+    if (status != SEMEL_OK) {
+        sim_slot_free(world, slot);
+        return false;
+    }
+    sim_say(world, "call %u is submitted again", slot->nonce);
+    sim_outbox_submitted(client, slot->nonce);
+    client->in_flight++;
+    sml_list_push_back(&client->open, &slot->link);
     return true;
 }
 
@@ -100,10 +126,12 @@ static void submit_fire(struct sim_world *world, struct sim_event *event)
     uint64_t gap = 1 + sim_below(&world->load, world->params.gap);
 
     if (!client->alive) {
-        if (world->phase == SIM_LOAD)
+        if (world->phase == SIM_LOAD || sim_outbox_has_work(client))
             sim_client_start(world, client);
         return;
     }
+    while (client->in_flight < client->target && submit_again(world, client))
+        continue;
     while (batch-- && client->in_flight < client->target && world->issued < world->calls)
         if (!submit_one(world, client)) {
             gap += 5 * SML_MS;
@@ -112,14 +140,17 @@ static void submit_fire(struct sim_world *world, struct sim_event *event)
     cancel_some(world, client);
     sim_client_pump(world, client);
     /* At its target, it goes on when a call ends. */
-    if (client->alive && world->issued < world->calls && client->in_flight < client->target)
+    if (client->alive && client->in_flight < client->target &&
+        (world->issued < world->calls || (client->outbox && client->outbox->waiting)))
         sim_by(world, event, world->now + gap);
 }
 
 static void accept_one(struct sim_world *world, struct sim_client *client, struct sim_slot *slot)
 {
+    if (world->durable)
+        sim_watch_accepted(world, client, &slot->call);
     sml_caller_accept(&client->link.caller, &slot->call, world->now);
-    slot_free(world, slot);
+    sim_slot_free(world, slot);
 }
 
 static void accept_fire(struct sim_world *world, struct sim_event *event)
@@ -139,6 +170,17 @@ void sim_client_accept_all(struct sim_world *world, struct sim_client *client)
     sim_client_pump(world, client);
 }
 
+void sim_client_accept(struct sim_world *world, struct sim_client *client, struct sim_slot *slot)
+{
+    if (!sim_on(world, SIM_LATE_ACCEPT) || !sim_chance(&world->load, 16)) {
+        accept_one(world, client, slot);
+        return;
+    }
+    sml_list_push_back(&client->unaccepted, &slot->link);
+    world->stats->faults[SIM_LATE_ACCEPT]++;
+    sim_by(world, &client->accept, world->now + sim_below(&world->load, 200 * SML_MS));
+}
+
 static void take_done(struct sim_world *world, struct sim_client *client)
 {
     struct sml_call *call;
@@ -148,20 +190,19 @@ static void take_done(struct sim_world *world, struct sim_client *client)
         struct sim_slot *slot = SML_CONTAINER(call, struct sim_slot, call);
 
         sim_ledger_done(world, slot);
+        if (world->durable)
+            sim_watch_answered(world, client, call);
         any = true;
         client->in_flight--;
         sml_list_remove(&slot->link);
         sml_release(&client->arena.mem, call->reply);
         call->reply = NULL;
-        if (sim_on(world, SIM_LATE_ACCEPT) && sim_chance(&world->load, 16)) {
-            sml_list_push_back(&client->unaccepted, &slot->link);
-            world->stats->faults[SIM_LATE_ACCEPT]++;
-            sim_by(world, &client->accept, world->now + sim_below(&world->load, 200 * SML_MS));
-        } else {
-            accept_one(world, client, slot);
-        }
+        if (sim_outbox_done(world, client, slot))
+            continue;
+        sim_ledger_settle(world, slot->nonce);
+        sim_client_accept(world, client, slot);
     }
-    if (any && world->issued < world->calls)
+    if (any && (world->issued < world->calls || (client->outbox && client->outbox->waiting)))
         sim_by(world, &client->submit, world->now + 1 + sim_below(&world->load, world->params.gap));
 }
 
@@ -178,6 +219,8 @@ static void act(struct sim_world *world, struct sim_client *client)
             SML_ASSERT(!client->conn);
             SML_ASSERT(action.address < world->params.addresses);
             sim_conn_open(world, client, action.address);
+        } else if (action.kind == SML_LINK_SAVE) {
+            sim_outbox_save(world, client);
         } else if (client->conn) {
             if (client->conn->faulty && client->was_up)
                 sim_mark(world, SIM_MARK_CLIENT_HEARTBEAT);
@@ -208,7 +251,7 @@ static void watch_state(struct sim_world *world, struct sim_client *client)
     if (client->link.state != SML_LINK_FAILED || client->failed)
         return;
     client->failed = true;
-    if (!world->params.link.reconnect)
+    if (!client->link.options.reconnect)
         sim_mark(world, SIM_MARK_NO_RECONNECT);
     else if (!sim_hostile_failed(world, client))
         sim_fail(world, "client %u failed: %s (%s)", client->index,
@@ -319,6 +362,7 @@ void sim_client_input(struct sim_world *world, struct sim_client *client, struct
     const uint8_t *data = pipe->buffer + pipe->read;
     size_t size = pipe->avail - pipe->read, used = 0;
     bool draining = client->link.draining;
+    struct sim_watch watch;
     uint8_t *exact = NULL;
 
     if (world->params.exact) {
@@ -326,7 +370,11 @@ void sim_client_input(struct sim_world *world, struct sim_client *client, struct
         SML_ASSERT(exact);
         data = memcpy(exact, data, size);
     }
+    if (world->durable)
+        sim_watch_reading(world, client, data, size, &watch);
     sml_link_input(&client->link, data, size, &used, world->now);
+    if (world->durable)
+        sim_watch_read(world, client, &watch);
     if (used > size)
         sim_fail(world, "client %u consumed %zu of %zu bytes", client->index, used, size);
     pipe->read += used;
@@ -347,6 +395,30 @@ void sim_client_soil(struct sim_world *world, struct sim_client *client)
 
 /* ---- beginning and end --------------------------------------------------------------------- */
 
+static bool has_outbox(const struct sim_world *world, uint32_t index)
+{
+    return world->durable && sim_on(world, SIM_OUTBOX) &&
+           (index % 2 == 0 || world->options->mode == SIM_STEADY);
+}
+
+static void begin_link(struct sim_world *world, struct sim_client *client)
+{
+    struct sml_link_options options = world->params.link;
+
+    if (has_outbox(world, client->index)) {
+        client->outbox = &world->durable->outboxes[client->index];
+        options.kept = options.reconnect = true;
+    }
+    sml_link_init(&client->link, &client->arena.mem, &client->entropy, &options, world->now);
+    if (world->durable)
+        sim_watch_begin(world, client);
+    if (!client->outbox)
+        return;
+    sim_outbox_start(world, client);
+    while (client->in_flight < client->target && submit_again(world, client))
+        continue;
+}
+
 void sim_client_start(struct sim_world *world, struct sim_client *client)
 {
     uint32_t index = client->index;
@@ -358,6 +430,8 @@ void sim_client_start(struct sim_world *world, struct sim_client *client)
     client->down_since = world->now;
     client->lost_at = SML_NEVER;
     client->principal = (struct sml_principal){ true, 1000 + index, 100 };
+    if (world->durable && world->durable->one_principal)
+        client->principal.uid = 1000;
     client->entropy = (struct sml_entropy){ fill_entropy, world };
     sim_arena_init(&client->arena);
     sml_list_init(&client->open);
@@ -368,8 +442,7 @@ void sim_client_start(struct sim_world *world, struct sim_client *client)
     sim_event_init(&client->bury, bury_fire);
     sim_hostile_draw(world, client);
     sim_faults_init(client);
-    sml_link_init(&client->link, &client->arena.mem, &client->entropy, &world->params.link,
-                  world->now);
+    begin_link(world, client);
     sim_say(world, "client %u starts", index);
     sim_by(world, &client->submit, world->now + sim_below(&world->load, world->params.gap));
     sim_client_pump(world, client);
@@ -385,7 +458,7 @@ static void client_off(struct sim_world *world, struct sim_client *client, bool 
     sim_off(world, &client->fault);
     sim_off(world, &client->bury);
     client->alive = false;
-    if (again && world->issued < world->calls)
+    if (again && (world->issued < world->calls || sim_outbox_has_work(client)))
         sim_at(world, &client->submit, world->now + sim_below(&world->load, 20 * SML_MS));
 }
 
@@ -404,6 +477,8 @@ void sim_client_stop(struct sim_world *world, struct sim_client *client, bool ag
         sim_fail(world, "client %u stopped and kept its connection", client->index);
     if (sml_link_timeout(&client->link) != SML_NEVER)
         sim_fail(world, "client %u stopped and still wants to be woken", client->index);
+    if (client->outbox)
+        sim_outbox_stop(world, client, false);
     if (world->failed)
         return;
     sml_link_fini(&client->link);
@@ -421,12 +496,16 @@ void sim_client_crash(struct sim_world *world, struct sim_client *client, bool a
     while ((node = client->open.next) != &client->open) {
         struct sim_slot *slot = SML_CONTAINER(node, struct sim_slot, link);
 
-        world->rows[slot->nonce].state = SIM_ROW_ABANDONED;
-        world->done++;
-        slot_free(world, slot);
+        if (!client->outbox || !world->rows[slot->nonce].durable.keyed) {
+            world->rows[slot->nonce].state = SIM_ROW_ABANDONED;
+            world->done++;
+        }
+        sim_slot_free(world, slot);
     }
     while ((node = client->unaccepted.next) != &client->unaccepted)
-        slot_free(world, SML_CONTAINER(node, struct sim_slot, link));
+        sim_slot_free(world, SML_CONTAINER(node, struct sim_slot, link));
+    if (client->outbox)
+        sim_outbox_stop(world, client, true);
     if (client->conn) {
         struct sim_conn *conn = client->conn;
 

@@ -5,7 +5,7 @@
  * client's connection, its server or itself a little later, while the call is under way. So a seed
  * that makes many calls breaks many things, and a client whose window is stuck breaks nothing more
  * until calls flow again. */
-#include "sim.h"
+#include "durable.h"
 
 #include <string.h>
 
@@ -119,6 +119,22 @@ static void strike_client(struct sim_world *world, struct sim_client *client, en
         client->arena.failures_left = (uint32_t)sim_between(&world->faults, 1, 6);
 }
 
+static void strike_outbox(struct sim_world *world, struct sim_client *client, enum sim_fault fault)
+{
+    struct sim_outbox *outbox = client->outbox;
+    int64_t step = (int64_t)sim_below(&world->faults, 20 * SML_SECOND);
+
+    if (!outbox)
+        return;
+    if (fault == SIM_SAVE_FAILS) {
+        outbox->fail_saves = 1 + (uint32_t)sim_below(&world->faults, 3);
+        return;
+    }
+    count(world, fault);
+    outbox->stepped = true;
+    outbox->clock_off += sim_chance(&world->faults, 2) ? step : -step;
+}
+
 static void fault_fire(struct sim_world *world, struct sim_event *event)
 {
     struct sim_client *client = SML_CONTAINER(event, struct sim_client, fault);
@@ -127,7 +143,12 @@ static void fault_fire(struct sim_world *world, struct sim_event *event)
     if (!client->alive)
         return;
     sim_say(world, "fault: %s at client %u", sim_fault_word(fault), client->index);
-    if (fault >= SIM_CLIENT_MEMORY) {
+    if (fault == SIM_CLOCK_STEP || fault == SIM_SAVE_FAILS) {
+        strike_outbox(world, client, fault);
+    } else if (fault >= SIM_POWER_CUT) {
+        sim_note(world, 1000 + (uint64_t)fault);
+        sim_life_strike(world, client, fault);
+    } else if (fault >= SIM_CLIENT_MEMORY) {
         strike_client(world, client, fault);
     } else if (fault >= SIM_RESTART) {
         strike_server(world, client, fault);
@@ -152,7 +173,18 @@ void sim_faults_init(struct sim_client *client)
 /* Restarts and the like cost whole sessions and much virtual time: rarer than the rest. */
 static bool rare(enum sim_fault fault)
 {
-    return fault >= SIM_RESTART && fault <= SIM_CLIENT_CRASH;
+    return (fault >= SIM_RESTART && fault <= SIM_CLIENT_CRASH) || fault == SIM_POWER_CUT ||
+           fault == SIM_CRASH_POINT || fault == SIM_STORE_UNKNOWN || fault == SIM_OLD_COPY ||
+           fault == SIM_RENEWED_COPY;
+}
+
+static enum sim_fault draw_fault(struct sim_world *world)
+{
+    const uint32_t plain = SIM_CLIENT_CRASH + 1;
+    uint32_t more = world->durable ? SIM_SAVE_FAILS + 1 - SIM_POWER_CUT : 0;
+    uint32_t drawn = (uint32_t)sim_below(&world->faults, plain + more);
+
+    return (enum sim_fault)(drawn < plain ? drawn : SIM_POWER_CUT + drawn - plain);
 }
 
 void sim_faults_on_submit(struct sim_world *world, struct sim_client *client)
@@ -163,7 +195,7 @@ void sim_faults_on_submit(struct sim_world *world, struct sim_client *client)
     if (client->fault.node.in_heap || !sim_chance(rng, world->params.calls_per_fault))
         return;
     for (uint32_t tries = 0; tries < 100; tries++) {
-        fault = (enum sim_fault)sim_below(rng, SIM_CLIENT_CRASH + 1);
+        fault = draw_fault(world);
         if (!sim_on(world, fault) || (rare(fault) && sim_below(rng, 8)))
             continue;
         client->next_fault = fault;

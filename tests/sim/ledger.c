@@ -8,166 +8,11 @@
  *
  * "Not executed" is checked twice: when it is said, and for ever after (an effect that comes later
  * finds the row done). "Unknown" needs a cause that this run really contained. */
-#include "sim.h"
+#include "durable.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char *const behaviour_names[] = { "v", "f", "d", "h", "x", "n" };
-
-/* ---- what belongs to a call ---------------------------------------------------------------- */
-
-const uint8_t *sim_bytes(const struct sim_world *world, uint32_t nonce, enum sim_what what,
-                         size_t bytes)
-{
-    uint64_t mixed = sim_mix(world->seed ^ ((uint64_t)nonce << 8 | (uint64_t)what));
-
-    if (what == SIM_TEXT || what == SIM_TRACE)
-        return world->text + mixed % SIM_TEXT_POOL;
-    if (bytes > 4096)
-        return world->pool + SIM_POOL_HOT + mixed % SIM_BODY_MAX;
-    return world->pool + mixed % SIM_POOL_HOT;
-}
-
-struct sim_failure_shape sim_failure_shape(const struct sim_world *world, uint32_t nonce)
-{
-    uint64_t mixed = sim_mix(world->seed + nonce * UINT64_C(77));
-    bool rich = mixed % 16 == 0;
-    struct sim_failure_shape shape = {
-        .code = (int32_t)(mixed >> 32),
-        .text = (uint32_t)((mixed >> 8) % (rich ? SEMEL_TEXT_BYTES + 1 : 40)),
-        .detail = rich ? (uint32_t)((mixed >> 16) % (SEMEL_DETAIL_BYTES + 1)) : 0,
-        .trace = rich ? (uint32_t)((mixed >> 24) % (SEMEL_TRACE_BYTES + 1)) : 0,
-    };
-
-    return shape;
-}
-
-static uint32_t draw_size(struct sim_world *world)
-{
-    struct sim_rng *rng = &world->load;
-
-    if (sim_chance(rng, world->params.big_in))
-        return (uint32_t)sim_below(rng, sim_chance(rng, 2) ? SIM_BODY_MAX + 1 : 70000);
-    if (sim_chance(rng, 8))
-        return (uint32_t)sim_below(rng, 4);
-    return (uint32_t)sim_below(rng, 200);
-}
-
-static void plan_behaviour(struct sim_world *world, struct sim_row *row)
-{
-    struct sim_rng *rng = &world->load;
-
-    row->behaviour = SIM_DO_REPLY;
-    row->run = sim_on(world, SIM_SLOW_HANDLER) && sim_chance(rng, 4)
-                   ? sim_below(rng, sim_chance(rng, 10) ? SML_SECOND : 5 * SML_MS)
-                   : 0;
-    if (sim_on(world, SIM_FAILING_HANDLER) && sim_chance(rng, 8))
-        row->behaviour = SIM_DO_FAIL;
-    else if (sim_on(world, SIM_DROPPED_REQUEST) && sim_chance(rng, 50))
-        row->behaviour = SIM_DO_DROP;
-    else if (sim_on(world, SIM_NO_METHOD) && sim_chance(rng, 50))
-        row->behaviour = SIM_DO_NO_METHOD;
-    else if (sim_on(world, SIM_HANGING_HANDLER) && sim_chance(rng, 100))
-        row->behaviour = SIM_DO_HANG;
-    else if (sim_on(world, SIM_DEAF_HANDLER) && sim_chance(rng, 200))
-        row->behaviour = SIM_DO_DEAF;
-    if (row->behaviour == SIM_DO_HANG || row->behaviour == SIM_DO_DEAF)
-        row->run = sim_between(rng, 2, 40) * SML_SECOND;
-    row->max_run = sim_on(world, SIM_MAX_RUN) && sim_chance(rng, 3)
-                       ? sim_between(rng, 1, 5 * SML_SECOND)
-                       : SML_NEVER;
-    row->effect_late = row->run && sim_chance(rng, 2);
-}
-
-static void plan_deadline(struct sim_world *world, struct sim_row *row)
-{
-    struct sim_rng *rng = &world->load;
-
-    row->deadline = world->params.no_deadlines ? SML_NEVER : world->now + world->params.deadline;
-    if (sim_on(world, SIM_SHORT_DEADLINE) && sim_chance(rng, 12))
-        row->deadline = world->now + sim_below(rng, 30 * SML_MS);
-    if (sim_on(world, SIM_PAST_DEADLINE) && sim_chance(rng, 100))
-        row->deadline = world->now - sim_below(rng, SML_SECOND);
-}
-
-void sim_row_plan(struct sim_world *world, uint32_t nonce)
-{
-    struct sim_row *row = &world->rows[nonce];
-    struct sim_rng *rng = &world->load;
-
-    row->submitted = world->now;
-    row->cancelled_at = SML_NEVER;
-    row->body_bytes = draw_size(world);
-    if (row->body_bytes > world->params.host.limits.body_bytes)
-        row->body_bytes = (uint32_t)world->params.host.limits.body_bytes;
-    if (sim_on(world, SIM_TOO_LARGE) && sim_chance(rng, 500))
-        row->body_bytes = (uint32_t)world->params.host.limits.body_bytes + 1;
-    row->reply_bytes = draw_size(world);
-    row->idempotent = sim_chance(rng, 4);
-    if (sim_on(world, SIM_RERUN_OK) && sim_chance(rng, row->idempotent ? 2 : 100))
-        row->call_flags |= SML_CALL_RERUN_OK;
-    if (sim_on(world, SIM_REFUSE_WHEN_FULL) && sim_chance(rng, 8))
-        row->call_flags |= SML_CALL_REFUSE_WHEN_FULL;
-    row->in_content_type = sim_chance(rng, 2);
-    plan_behaviour(world, row);
-    plan_deadline(world, row);
-}
-
-void sim_row_count(struct sim_world *world, const struct sim_row *row)
-{
-    uint64_t *faults = world->stats->faults;
-
-    faults[SIM_PAST_DEADLINE] += row->deadline <= row->submitted;
-    faults[SIM_SHORT_DEADLINE] +=
-        row->deadline > row->submitted && row->deadline <= row->submitted + 30 * SML_MS;
-    faults[SIM_RERUN_OK] += (row->call_flags & SML_CALL_RERUN_OK) != 0;
-    faults[SIM_REFUSE_WHEN_FULL] += (row->call_flags & SML_CALL_REFUSE_WHEN_FULL) != 0;
-    faults[SIM_TOO_LARGE] += row->body_bytes > world->params.host.limits.body_bytes;
-    faults[SIM_BIG_BODIES] +=
-        row->body_bytes > SML_FRAGMENT_BYTES || row->reply_bytes > SML_FRAGMENT_BYTES;
-}
-
-static uint8_t put_name(const struct sim_row *row, uint32_t nonce, char method[16], char type[12])
-{
-    static const char digits[] = "0123456789abcdef";
-    char *out = method;
-
-    *out++ = row->idempotent ? 'i' : 'o';
-    *out++ = behaviour_names[row->behaviour][0];
-    *out = '\0';
-    type[0] = '\0';
-    if (row->in_content_type)
-        out = type;
-    for (int shift = 28; shift >= 0; shift -= 4)
-        *out++ = digits[nonce >> shift & 15];
-    *out = '\0';
-    return row->in_content_type ? 2 : 10;
-}
-
-void sim_slot_fill(struct sim_world *world, struct sim_slot *slot, uint32_t nonce)
-{
-    const struct sim_row *row = &world->rows[nonce];
-    struct sml_call *call = &slot->call;
-    const void *body = sim_bytes(world, nonce, SIM_BODY, row->body_bytes);
-
-    slot->nonce = nonce;
-    memset(call, 0, sizeof *call);
-    call->method_bytes = put_name(row, nonce, slot->method, slot->content_type);
-    call->content_type_bytes = row->in_content_type ? 8 : 0;
-    if (world->params.exact) {
-        slot->copy = malloc(row->body_bytes + !row->body_bytes);
-        SML_ASSERT(slot->copy);
-        body = memcpy(slot->copy, body, row->body_bytes);
-    }
-    call->method = slot->method;
-    call->content_type = slot->content_type;
-    call->body = body;
-    call->body_bytes = row->body_bytes;
-    call->deadline = row->deadline;
-    call->flags = row->call_flags;
-}
 
 /* ---- the servers' side --------------------------------------------------------------------- */
 
@@ -200,10 +45,10 @@ bool sim_ledger_identify(struct sim_world *world, const struct sml_incoming *in,
         !(in->content_type_bytes ? parse_nonce(in->content_type, in->content_type_bytes, &nonce)
                                  : parse_nonce(in->method + 2, in->method_bytes - 2u, &nonce)) ||
         nonce >= world->calls || world->rows[nonce].state == SIM_ROW_FRESH ||
-        world->rows[nonce].client != client)
+        (world->rows[nonce].client != client && in->key_bytes == 0))
         return false;
     row = &world->rows[nonce];
-    method_bytes = put_name(row, nonce, method, type);
+    method_bytes = sim_row_name(row, nonce, method, type);
     if (method_bytes != in->method_bytes || strcmp(method, in->method) != 0 ||
         strcmp(type, in->content_type) != 0 || in->body_bytes != row->body_bytes ||
         memcmp(in->body_bytes ? in->body : (const void *)"",
@@ -220,7 +65,7 @@ void sim_ledger_begin(struct sim_world *world, uint32_t nonce, uint32_t session)
     sim_note(world, (uint64_t)nonce << 32 | session);
     sim_say(world, "call %u begins in session %u", nonce, session);
     if (row->runs) {
-        bool allowed = (row->call_flags & SML_CALL_RERUN_OK) && row->idempotent &&
+        bool allowed = (row->call_flags & SML_CALL_RERUN_OK) && row->kind == SIM_IDEMPOTENT &&
                        row->last_session != session;
 
         if (allowed) {
@@ -330,7 +175,7 @@ static bool cause_of_not_executed(struct sim_world *world, const struct sim_row 
     case SEMEL_NO_METHOD:
         return row->behaviour == SIM_DO_NO_METHOD;
     case SEMEL_INVALID:
-        return (row->call_flags & SML_CALL_RERUN_OK) && !row->idempotent;
+        return (row->call_flags & SML_CALL_RERUN_OK) && row->kind != SIM_IDEMPOTENT;
     case SEMEL_TOO_LARGE:
         return row->body_bytes > world->params.host.limits.body_bytes;
     case SEMEL_STOPPED:
@@ -419,31 +264,11 @@ static void mark_done(struct sim_world *world, const struct sim_row *row,
         sim_mark(world, SIM_MARK_HONEST_BESIDE);
 }
 
-void sim_ledger_done(struct sim_world *world, struct sim_slot *slot)
+static void check_verdict(struct sim_world *world, uint32_t nonce,
+                          const struct sml_verdict *verdict)
 {
-    const struct sml_verdict *verdict = &slot->call.verdict;
-    struct sim_row *row = &world->rows[slot->nonce];
-    uint32_t nonce = slot->nonce;
+    const struct sim_row *row = &world->rows[nonce];
 
-    sim_note(world, (uint64_t)nonce << 16 | (uint64_t)verdict->outcome << 8 | verdict->status);
-    sim_say(world, "call %u of client %u ends: %s (%s)", nonce, row->client,
-            semel_outcome_text(verdict->outcome), semel_status_name(verdict->status));
-    if (row->state != SIM_ROW_OPEN)
-        sim_fail(world, "call %u completed twice", nonce);
-    row->state = SIM_ROW_DONE;
-    row->outcome = (uint8_t)verdict->outcome;
-    row->status = (uint8_t)verdict->status;
-    world->done++;
-    world->stats->outcomes[verdict->outcome & 3]++;
-    row->dirty |= world->clients[row->client].dirty;
-    mark_done(world, row, verdict);
-    if (row->dirty)
-        return;
-    if (row->deadline != SML_NEVER &&
-        world->now > (row->deadline < row->submitted ? row->submitted : row->deadline) +
-                         world->params.link.cancel_grace + SML_MS)
-        sim_fail(world, "call %u ended %.3f ms after its deadline", nonce,
-                 (double)(world->now - row->deadline) / 1e6);
     if (world->options->mode == SIM_CALM && verdict->outcome != SEMEL_VALUE &&
         verdict->outcome != SEMEL_FAILURE)
         sim_fail(world, "call %u is %s (%s) though its server lives and it may wait", nonce,
@@ -464,6 +289,43 @@ void sim_ledger_done(struct sim_world *world, struct sim_slot *slot)
     }
 }
 
+void sim_ledger_done(struct sim_world *world, struct sim_slot *slot)
+{
+    const struct sml_verdict *verdict = &slot->call.verdict;
+    struct sim_row *row = &world->rows[slot->nonce];
+    uint32_t nonce = slot->nonce;
+
+    sim_note(world, (uint64_t)nonce << 16 | (uint64_t)verdict->outcome << 8 | verdict->status);
+    sim_say(world, "call %u of client %u ends: %s (%s)", nonce, row->client,
+            semel_outcome_text(verdict->outcome), semel_status_name(verdict->status));
+    if (row->state != SIM_ROW_OPEN)
+        sim_fail(world, "call %u completed twice", nonce);
+    row->outcome = (uint8_t)verdict->outcome;
+    row->status = (uint8_t)verdict->status;
+    row->dirty |= world->clients[row->client].dirty;
+    mark_done(world, row, verdict);
+    if (row->dirty)
+        return;
+    if (row->deadline != SML_NEVER &&
+        world->now > (row->deadline < row->submitted ? row->submitted : row->deadline) +
+                         world->params.link.cancel_grace + SML_MS)
+        sim_fail(world, "call %u ended %.3f ms after its deadline", nonce,
+                 (double)(world->now - row->deadline) / 1e6);
+    if (world->durable)
+        sim_judge_told(world, slot);
+    else
+        check_verdict(world, nonce, verdict);
+}
+
+void sim_ledger_settle(struct sim_world *world, uint32_t nonce)
+{
+    struct sim_row *row = &world->rows[nonce];
+
+    row->state = SIM_ROW_DONE;
+    world->done++;
+    world->stats->outcomes[row->outcome & 3]++;
+}
+
 void sim_ledger_close(struct sim_world *world)
 {
     if (world->failed)
@@ -475,11 +337,13 @@ void sim_ledger_close(struct sim_world *world)
             world->stats->abandoned++;
         if (row->state != SIM_ROW_DONE && row->state != SIM_ROW_ABANDONED)
             sim_fail(world, "LOST: call %u never ended", i);
-        if (row->dirty)
+        if (row->dirty || world->durable)
             continue;
         if (row->effects > 1 && !(row->call_flags & SML_CALL_RERUN_OK))
             sim_fail(world, "DOUBLED: call %u had %u effects", i, row->effects);
         if (row->state == SIM_ROW_DONE && row->outcome == SEMEL_NOT_EXECUTED && row->effects)
             sim_fail(world, "call %u was told 'not executed' but had its effect", i);
     }
+    if (world->durable && !world->failed)
+        sim_judge_close(world);
 }

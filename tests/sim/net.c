@@ -8,7 +8,7 @@
  *
  * The two ends close on their own: after the client has closed, what it wrote may be delivered to
  * the server for a long time, also while a newer connection of the same client is up. */
-#include "sim.h"
+#include "durable.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +198,8 @@ static void pipe_fill(struct sim_world *world, struct sim_pipe *pipe)
                      bytes);
         if (!bytes)
             break;
+        if (world->durable)
+            sim_watch_written(world, pipe, out, bytes);
         if (!pipe->dead)
             pipe->end += bytes;
         if (begin > pipe->end)
@@ -224,7 +226,7 @@ void sim_conn_flush_client(struct sim_world *world, struct sim_conn *conn)
 
 void sim_conn_flush_server(struct sim_world *world, struct sim_conn *conn)
 {
-    if (conn->server)
+    if (conn->server && !conn->server->dying)
         pipe_fill(world, &conn->down);
 }
 
@@ -281,10 +283,11 @@ static void connect_fire(struct sim_world *world, struct sim_event *event)
         world->stats->faults[SIM_SILENT_CONNECT]++;
         return;
     }
-    if (!server->up || (client->refuse_connects && world->phase == SIM_LOAD)) {
+    if (!server->up || (server->commit && server->stopping) ||
+        (client->refuse_connects && world->phase == SIM_LOAD)) {
         enum semel_status why =
             server->up && sim_chance(&world->net, 2) ? SEMEL_CONNECT : SEMEL_PEER_DIED;
-        if (server->up) {
+        if (server->up && !(server->commit && server->stopping)) {
             client->refuse_connects--;
             world->stats->faults[SIM_REFUSED_CONNECT]++;
         }

@@ -16,7 +16,7 @@ static const struct {
 
 static const char *const marks[] = {
 #define ENTRY(name, text) text,
-    SIM_MARKS(ENTRY) SIM_HOSTILE_MARKS(ENTRY)
+    SIM_MARKS(ENTRY) SIM_HOSTILE_MARKS(ENTRY) SIM_STORE_MARKS(ENTRY)
 #undef ENTRY
 };
 
@@ -52,22 +52,31 @@ void sim_report_details(const struct sim_stats *stats)
         printf("  %-52s %10llu\n", marks[i], (unsigned long long)stats->marks[i]);
 }
 
+static bool were_reached(const struct sim_stats *stats, uint32_t from, uint32_t to)
+{
+    bool all = true;
+
+    for (uint32_t i = from; i < to; i++)
+        if (!stats->marks[i]) {
+            printf("INCOMPLETE: never reached: %s\n", marks[i]);
+            all = false;
+        }
+    return all;
+}
+
 bool sim_report_complete(const struct sim_stats *stats, enum sim_mode mode)
 {
-    uint32_t hostile = SIM_MARK_GARBAGE_REFUSED;
-    uint32_t from = mode == SIM_HOSTILE ? hostile : 0;
-    uint32_t to = mode == SIM_HOSTILE ? SIM_MARK_COUNT : hostile;
+    uint32_t hostile = SIM_MARK_GARBAGE_REFUSED, store = SIM_MARK_DIED_START_UNSTORED;
+    uint32_t struck = mode == SIM_HOSTILE ? 0 : mode == SIM_STORE ? SIM_FAULT_COUNT : SIM_POWER_CUT;
     bool complete = true;
 
-    for (uint32_t i = 0; i < SIM_FAULT_COUNT && mode != SIM_HOSTILE; i++)
+    for (uint32_t i = 0; i < struck; i++)
         if (!stats->faults[i]) {
             printf("INCOMPLETE: the fault '%s' never struck\n", faults[i].word);
             complete = false;
         }
-    for (uint32_t i = from; i < to; i++)
-        if (!stats->marks[i]) {
-            printf("INCOMPLETE: never reached: %s\n", marks[i]);
-            complete = false;
-        }
-    return complete;
+    if (mode == SIM_HOSTILE)
+        return were_reached(stats, hostile, store) && complete;
+    complete &= were_reached(stats, 0, hostile);
+    return (mode != SIM_STORE || were_reached(stats, store, SIM_MARK_COUNT)) && complete;
 }

@@ -3,8 +3,8 @@
  * See sim.h; the handlers are in handlers.c.
  *
  * A server incarnation holds all its memory in one arena. Killing it wipes the arena and starts a
- * new host with a new id: nothing survives, as in a real process without a store. */
-#include "sim.h"
+ * new host: nothing survives but what is in its store, if it has one. */
+#include "durable.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -55,8 +55,8 @@ static void session_timer_fire(struct sim_world *world, struct sim_event *event)
     sim_server_pump(world, info->server);
 }
 
-static struct sim_session *session_new(struct sim_world *world, struct sim_server *server,
-                                       struct sml_session *session, uint32_t client)
+struct sim_session *sim_session_new(struct sim_world *world, struct sim_server *server,
+                                    struct sml_session *session, uint32_t client)
 {
     struct sml_list *node = sml_list_pop_front(&world->free_sessions);
     struct sim_session *info =
@@ -66,11 +66,19 @@ static struct sim_session *session_new(struct sim_world *world, struct sim_serve
     memset(info, 0, sizeof *info);
     info->session = session;
     info->server = server;
-    info->serial = ++world->session_serial;
-    info->client_tag = client;
+    if (world->durable) {
+        const struct sim_story *story = sim_story(world, &session->id, client);
+
+        info->serial = story->serial;
+        info->client_tag = story->client;
+    } else {
+        info->serial = ++world->session_serial;
+        info->client_tag = client;
+    }
     sim_event_init(&info->timer, session_timer_fire);
     sml_list_init(&info->dirty);
     sml_list_init(&info->stalled);
+    sml_list_init(&info->commit_link);
     sml_list_push_back(&server->sessions, &info->all);
     session->user = info;
     sim_say(world, "session %u of client %u begins", info->serial, client);
@@ -81,6 +89,7 @@ static void session_forget(struct sim_world *world, struct sim_session *info)
 {
     sim_off(world, &info->timer);
     sml_list_remove(&info->dirty);
+    sml_list_remove(&info->commit_link);
     sml_list_remove(&info->all);
     sml_list_push_front(&world->free_sessions, &info->all);
 }
@@ -102,7 +111,8 @@ void sim_session_release(struct sim_world *world, struct sim_session *info)
 {
     struct sim_server *server = info->server;
 
-    if (!info->ended || info->session->callee.held)
+    if (!info->ended || info->told || sml_list_linked(&info->commit_link) ||
+        !sml_session_is_over(info->session))
         return;
     if (info->session->callee.bytes_in || info->session->callee.bytes_stored ||
         info->session->callee.table.count)
@@ -114,16 +124,21 @@ void sim_session_release(struct sim_world *world, struct sim_session *info)
 
 static void session_end(struct sim_world *world, struct sim_session *info)
 {
+    struct sim_server *server = info->server;
+
     sim_say(world, "session %u ends, %u calls held", info->serial, info->session->callee.held);
     world->clients[info->client_tag].lost_at = world->now;
+    if (world->durable)
+        world->durable->outboxes[info->client_tag].lost_at = world->now;
     sml_host_end(&info->server->host, info->session);
     info->ended = true;
     sim_off(world, &info->timer);
     sml_list_remove(&info->dirty);
     sim_jobs_cancel(world, info);
     sim_jobs_unstall(info);
+    sim_commit_touch(world, info);
     sim_session_release(world, info);
-    sim_jobs_run(world, info->server);
+    sim_jobs_run(world, server);
 }
 
 void sim_session_check(struct sim_world *world, const struct sim_session *info)
@@ -133,7 +148,9 @@ void sim_session_check(struct sim_world *world, const struct sim_session *info)
     uint64_t in = 0, stored = 0, overshoot;
 
     overshoot = (uint64_t)(world->params.workers + 1) * (SIM_BODY_MAX + 20000u);
-    if (callee->table.count > limits->window)
+    if (info->server->store) /* transactions run beside the workers, and what is restored counts */
+        overshoot += (uint64_t)limits->window * (SIM_BODY_MAX + 20000u);
+    if (callee->table.count > limits->window && !callee->restored)
         sim_fail(world, "session %u: %u calls in a window of %u", info->serial, callee->table.count,
                  limits->window);
     if (callee->bytes_in > limits->session_bytes)
@@ -142,7 +159,8 @@ void sim_session_check(struct sim_world *world, const struct sim_session *info)
     if (callee->bytes_stored > limits->session_bytes + overshoot)
         sim_fail(world, "session %u stores %llu bytes of replies", info->serial,
                  (unsigned long long)callee->bytes_stored);
-    if (callee->held > 2 * limits->window + 1 || callee->bytes_kept > 3 * limits->session_bytes)
+    if (callee->held > 2 * limits->window + 1 + (info->server->store ? SIM_BATCH_CHANGES : 0) ||
+        callee->bytes_kept > 3 * limits->session_bytes)
         sim_fail(world, "session %u: %u calls with %llu bytes are held by handlers", info->serial,
                  callee->held, (unsigned long long)callee->bytes_kept);
     if (world->event_count % 64)
@@ -243,14 +261,20 @@ static void check_states(struct sim_world *world, const struct sml_peer *peer)
         [SML_IN_EXPECTED] = SML_STATE_EXPECTED, [SML_IN_RECEIVING] = SML_STATE_RECEIVING,
         [SML_IN_READY] = SML_STATE_RUNNING,     [SML_IN_TAKEN] = SML_STATE_RUNNING,
         [SML_IN_RUNNING] = SML_STATE_RUNNING,   [SML_IN_DONE] = SML_STATE_DONE,
-        [SML_IN_REFUSED] = SML_STATE_REFUSED,
+        [SML_IN_REFUSED] = SML_STATE_REFUSED,   [SML_IN_STARTING] = SML_STATE_RUNNING,
+        [SML_IN_STARTED] = SML_STATE_RUNNING,   [SML_IN_UNSTARTING] = SML_STATE_RUNNING,
+        [SML_IN_STORING] = SML_STATE_RUNNING,
     };
     const struct sml_callee *callee = &peer->session->callee;
 
     for (uint32_t i = 0; i < peer->states_count && !callee->dedup_off; i++) {
         const struct sml_incoming *in = sml_table_find(&callee->table, peer->states[i].xid);
 
-        if (!in || said[in->phase] != peer->states[i].state)
+        enum sml_call_state expected = in ? said[in->phase] : 0;
+
+        if (expected == SML_STATE_EXPECTED && (in->begun || in->in_doubt))
+            expected = SML_STATE_IN_DOUBT;
+        if (!in || expected != peer->states[i].state)
             sim_fail(world, "the resume says of xid %llu state %d, but its phase is %d",
                      (unsigned long long)peer->states[i].xid, (int)peer->states[i].state,
                      in ? (int)in->phase : -1);
@@ -270,6 +294,8 @@ static void note_states(struct sim_world *world, struct sim_conn *conn)
 
         if (listed->state == SML_STATE_EXPECTED)
             sim_mark(world, SIM_MARK_EXPECTED);
+        if (listed->state == SML_STATE_IN_DOUBT)
+            sim_mark(world, SIM_MARK_IN_DOUBT);
         if (listed->state == SML_STATE_RECEIVING && listed->offset)
             sim_mark(world, SIM_MARK_RESUMED_BODY);
         if (listed->state == SML_STATE_REFUSED)
@@ -302,7 +328,9 @@ static void hello(struct sim_world *world, struct sim_server *server, struct sim
         sim_server_settle(world, conn_of(loser));
     }
     if (session && !session->user)
-        session_new(world, server, session, conn->client_index);
+        sim_session_new(world, server, session, conn->client_index);
+    if (session)
+        sim_commit_touch(world, session->user);
 }
 
 static size_t feed(struct sim_world *world, struct sim_conn *conn, enum sml_peer_event *out_event,
@@ -368,6 +396,7 @@ static void pump_session(struct sim_world *world, struct sim_server *server,
         return;
     if (session->peer)
         sim_server_settle(world, conn_of(session->peer));
+    sim_commit_touch(world, info);
     sim_session_check(world, info);
     sim_by(world, &info->timer, sml_callee_timeout(&session->callee));
 }
@@ -376,10 +405,10 @@ void sim_server_pump(struct sim_world *world, struct sim_server *server)
 {
     struct sml_list *node;
 
-    if (server->pumping || !server->up)
+    if (server->pumping || !server->up || server->dying)
         return;
     server->pumping = true;
-    while ((node = sml_list_pop_front(&server->dirty)) != NULL && !world->failed)
+    while ((node = sml_list_pop_front(&server->dirty)) != NULL && !world->failed && !server->dying)
         pump_session(world, server, SML_CONTAINER(node, struct sim_session, dirty));
     server->pumping = false;
 }
@@ -429,6 +458,8 @@ static void restart_fire(struct sim_world *world, struct sim_event *event)
 
     if (!server->up)
         sim_server_start(world, server);
+    else if (server->stopping && server->commit)
+        sim_life_stop(world, server);
     else if (server->stopping)
         sim_server_kill(world, server, false, sim_below(&world->faults, 200 * SML_MS));
     else
@@ -455,8 +486,20 @@ void sim_server_start(struct sim_world *world, struct sim_server *server)
     sml_list_init(&server->running);
     sim_event_init(&server->timer, host_timer_fire);
     sim_event_init(&server->restart, restart_fire);
-    sml_host_init(&server->host, &server->arena.mem, &server->entropy, &world->params.host);
     sim_say(world, "server %u starts, incarnation %u", index, server->incarnation);
+    if (!world->durable) {
+        sml_host_init(&server->host, &server->arena.mem, &server->entropy, &world->params.host);
+        return;
+    }
+    server->store = world->durable->stores[index];
+    server->commit = world->durable->commits[index];
+    world->params.host.durable = true;
+    world->params.host.methods.keeps_records = sim_keeps_records;
+    world->params.host.features = SML_FEATURE_KEYS;
+    world->params.host.store.generation = server->store->generation;
+    memcpy(world->params.host.store.id, server->store->id, sizeof server->store->id);
+    sml_host_init(&server->host, &server->arena.mem, &server->entropy, &world->params.host);
+    sim_restore(world, server);
 }
 
 void sim_server_kill(struct sim_world *world, struct sim_server *server, bool silent, uint64_t down)
@@ -487,6 +530,10 @@ void sim_server_kill(struct sim_world *world, struct sim_server *server, bool si
     }
     world->stats->marks[SIM_MARK_NO_MEMORY] += server->arena.failed;
     sim_arena_wipe(&server->arena);
+    if (server->commit)
+        sim_life_ended(world, server);
+    if (world->dying == server)
+        world->dying = NULL;
     sim_off(world, &server->timer);
     sim_at(world, &server->restart, world->now + down);
 }
@@ -508,6 +555,10 @@ void sim_server_shutdown(struct sim_world *world, struct sim_server *server)
             }
         }
         sim_at(world, &server->restart, world->now + sim_below(&world->faults, 200 * SML_MS));
+        return;
+    }
+    if (server->commit) {
+        sim_life_stop(world, server);
         return;
     }
     server->stopped_at = world->now;

@@ -12,10 +12,13 @@
  *   client.c   programs that submit, cancel, stop and crash over a struct sml_link
  *   server.c   the servers' connections and sessions over a struct sml_host; restarts
  *   handlers.c the servers' run queue, workers and handlers
- *   ledger.c   the oracle: what was asked, which effects happened, what was answered
+ *   plan.c     what each call asks for
+ *   ledger.c   the oracle: which effects happened, what was answered
  *   hostile.c  peers that send garbage, thieves, poisoned servers
  *   report.c   counters of faults and of states that must have been reached
- *   main.c     options, many seeds, replay
+ *   run.c      options, many seeds, replay
+ *   bugs.c     whether bugs that are seeded on purpose (base/bug.h) are found
+ * and, for servers that outlive themselves, what durable.h lists.
  *
  * A world (one seed) runs through phases: LOAD, calls and faults together; HEAL, faults off, every
  * call must end in bounded virtual time; SETTLE, acknowledgements flow and every table must become
@@ -74,8 +77,33 @@ static inline bool sim_chance(struct sim_rng *rng, uint32_t in)
 
 /* ---- the menu ------------------------------------------------------------------------------ */
 
-/* name, word, group. Groups: N, the network between a client and its server; S, a server; C, a
- * client; these three count as faults. L: an ingredient of the load. */
+/* name, word, group. Groups: N, the network between a client and its server; S, a server; T, a
+ * server's store; C, a client; these count as faults. L: an ingredient of the load. */
+#define SIM_STORE_FAULTS(X)                                                                        \
+    X(POWER_CUT, "power-cut", T)                                                                   \
+    X(CRASH_POINT, "crash-point", T)                                                               \
+    X(STORE_REFUSES, "store-refuses", T)                                                           \
+    X(STORE_FULL, "store-full", T)                                                                 \
+    X(STORE_UNKNOWN, "store-unknown", T)                                                           \
+    X(STORE_SLOW, "store-slow", T)                                                                 \
+    X(OLD_COPY, "old-copy", T)                                                                     \
+    X(RENEWED_COPY, "renewed-copy", T)                                                             \
+    X(CLOCK_STEP, "clock-step", C)                                                                 \
+    X(SAVE_FAILS, "save-fails", C)                                                                 \
+    X(KIND_ONCE, "once", L)                                                                        \
+    X(KIND_TXN, "transactional", L)                                                                \
+    X(CRASH_RERUN, "crash-rerun", L)                                                               \
+    X(CRASH_RESOLVE, "crash-resolve", L)                                                           \
+    X(DEADLY_HANDLER, "deadly-handler", L)                                                         \
+    X(SPOILER, "spoiler", L)                                                                       \
+    X(KEYS, "keys", L)                                                                             \
+    X(SAME_KEY, "same-key", L)                                                                     \
+    X(OTHER_CONTENTS, "other-contents", L)                                                         \
+    X(SHORT_RETENTION, "short-retention", L)                                                       \
+    X(OUTBOX, "outbox", L)                                                                         \
+    X(SLOW_SAVE, "slow-save", L)                                                                   \
+    X(SMALL_BATCHES, "small-batches", L)
+
 #define SIM_FAULTS(X)                                                                              \
     X(CUT, "cut", N)                                                                               \
     X(CUT_MID_FRAME, "cut-mid-frame", N)                                                           \
@@ -114,7 +142,8 @@ static inline bool sim_chance(struct sim_rng *rng, uint32_t in)
     X(REFUSE_WHEN_FULL, "refuse-when-full", L)                                                     \
     X(TOO_LARGE, "too-large", L)                                                                   \
     X(LATE_ACCEPT, "late-accept", L)                                                               \
-    X(BIG_BODIES, "big-bodies", L)
+    X(BIG_BODIES, "big-bodies", L)                                                                 \
+    SIM_STORE_FAULTS(X)
 
 enum sim_fault {
 #define SIM_FAULT_ENUM(name, word, group) SIM_##name,
@@ -166,6 +195,54 @@ enum sim_fault {
     X(ORPHANED, "session of a crashed client ended")                                               \
     X(NO_MEMORY, "an allocation failed")
 
+/* States that only runs with a store reach. */
+#define SIM_STORE_MARKS(X)                                                                         \
+    X(DIED_START_UNSTORED, "died before a start was stored")                                       \
+    X(DIED_START_STORED, "died with a start stored, before its handler")                           \
+    X(DIED_IN_HANDLER, "died in a handler")                                                        \
+    X(DIED_END_UNSTORED, "died after a handler, before its verdict was stored")                    \
+    X(DIED_UNTOLD, "died with a verdict stored, before it was told")                               \
+    X(DIED_IN_TXN, "died inside a transaction")                                                    \
+    X(DIED_UNSYNCED, "died between writing and syncing")                                           \
+    X(DIED_IN_RESTORE, "died while it restored its sessions")                                      \
+    X(UNSYNCED_KEPT, "unanswered transaction was there after all")                                 \
+    X(UNSYNCED_LOST, "power cut took an unsynced transaction")                                     \
+    X(TORN, "power cut left a part of a transaction")                                              \
+    X(UNKNOWN_STORED, "transaction of unknown fate was stored")                                    \
+    X(UNKNOWN_LOST, "transaction of unknown fate was lost")                                        \
+    X(STORE_WAITED, "store took nothing, calls waited")                                            \
+    X(CLEAN_EXIT, "server left in good order")                                                     \
+    X(RESTORED_VERDICT, "verdict restored")                                                        \
+    X(RESTORED_RUNNING, "call restored that had begun")                                            \
+    X(RESTORED_AGAIN, "call restored that may run again")                                          \
+    X(IN_DOUBT, "call without a record, which a server that died may have begun")                  \
+    X(STRAGGLERS, "session stored with open calls below its base")                                 \
+    X(PUT_BACK, "stored start taken back by a server that stopped")                                \
+    X(DIED_UNKNOWN, "unknown since the server died")                                               \
+    X(RAN_AGAIN, "ran again after its server had died")                                            \
+    X(RESOLVED, "resolved: it had happened")                                                       \
+    X(RESOLVED_NEVER, "resolved: it had not")                                                      \
+    X(UNDONE, "transactional handler undone")                                                      \
+    X(ISOLATED, "calls of a lost transaction ran one by one")                                      \
+    X(CONVICTED, "call that spoils each transaction convicted")                                    \
+    X(POISONED, "call poisoned that killed its server")                                            \
+    X(KEY_REPLAYED, "call answered by its key")                                                    \
+    X(KEY_BUSY, "call held back by its key")                                                       \
+    X(KEY_MISMATCH, "key met with other contents")                                                 \
+    X(KEY_EXPIRED, "key asked for too late")                                                       \
+    X(KEY_PURGED, "key no longer kept")                                                            \
+    X(KEY_LOST, "key found whose call was gone")                                                   \
+    X(LEFT, "verdict stored for its key alone")                                                    \
+    X(IDENTITY_RESUMED, "session resumed by the next process")                                     \
+    X(RESUBMITTED, "keyed call submitted again by the next process")                               \
+    X(RESULT_LOST, "result lost before it was written down, and fetched again")                    \
+    X(DIED_SAVING, "client died while it saved its identity")                                      \
+    X(SAVE_FAILED, "identity could not be saved")                                                  \
+    X(ROLLED_BACK, "rolled back store noticed by its client")                                      \
+    X(OTHER_GENERATION, "other generation noticed by its client")                                  \
+    X(KEYED_GIVEN_UP, "keyed call given up with its store")                                        \
+    X(ORIGIN_KEPT, "same request key in another session")
+
 /* States that only hostile runs reach. */
 #define SIM_HOSTILE_MARKS(X)                                                                       \
     X(GARBAGE_REFUSED, "garbage answered by a BYE")                                                \
@@ -177,7 +254,7 @@ enum sim_fault {
 
 enum sim_mark {
 #define SIM_MARK_ENUM(name, text) SIM_MARK_##name,
-    SIM_MARKS(SIM_MARK_ENUM) SIM_HOSTILE_MARKS(SIM_MARK_ENUM)
+    SIM_MARKS(SIM_MARK_ENUM) SIM_HOSTILE_MARKS(SIM_MARK_ENUM) SIM_STORE_MARKS(SIM_MARK_ENUM)
 #undef SIM_MARK_ENUM
         SIM_MARK_COUNT
 };
@@ -191,15 +268,24 @@ struct sim_stats {
     uint64_t hash; /* of everything that happened */
 };
 
-enum sim_mode { SIM_SWARM, SIM_CALM, SIM_FULL, SIM_HOSTILE };
+/* STORE and STEADY have servers that outlive themselves; in STEADY all calls are exactly once, and
+ * the stores always survive. */
+enum sim_mode { SIM_SWARM, SIM_CALM, SIM_FULL, SIM_HOSTILE, SIM_STORE, SIM_STEADY };
 
 struct sim_options {
     enum sim_mode mode;
     uint32_t calls; /* per seed */
     bool dedup_off;
+    bool lying_disk; /* commits are answered before they are synced */
     bool verbose;
-    uint64_t only, without; /* fault bits */
+    uint64_t with, only, without; /* fault bits */
+    uint32_t clients, target;     /* at most; 0: as the seed says */
 };
+
+static inline bool sim_has_stores(const struct sim_options *options)
+{
+    return options->mode == SIM_STORE || options->mode == SIM_STEADY;
+}
 
 /* ---- events -------------------------------------------------------------------------------- */
 
@@ -237,6 +323,40 @@ enum sim_behaviour {
     SIM_DO_NO_METHOD
 };
 
+enum sim_kind {
+    SIM_ONCE, /* with a store: unknown if the server dies in it */
+    SIM_IDEMPOTENT,
+    SIM_RERUN,   /* once; runs again if the server died in it */
+    SIM_RESOLVE, /* once; its own handler finds out */
+    SIM_TXN
+};
+
+/* With a store: what else is asked for, and what happened. Where several calls share a key, what
+ * happened is in the row of the one that had it first, their unit. */
+struct sim_durable_row {
+    uint32_t contents; /* the call whose method, type and body these are */
+    uint32_t unit;
+    uint32_t ran;              /* whose contents ran */
+    uint32_t server;           /* where it ran last, from 1 */
+    uint8_t deaths;            /* times its handler kills the server */
+    uint8_t died;              /* times it did */
+    uint8_t spoils;            /* transactions that it spoils; SIM_ALWAYS */
+    bool spoiler;              /* it spoils some */
+    bool spoils_commit;        /* at the commit, not before */
+    uint8_t counted;           /* runs that should be the only one */
+    uint8_t effect_run;        /* the run whose effect stands */
+    uint8_t told;              /* the run whose verdict was told; 0: none yet */
+    uint8_t seen;              /* the outcome told to a process that died, from 1 */
+    bool keyed, shared, mixed; /* has a key; others have it, too; with other contents */
+    bool stored;               /* its start was */
+    bool forgiven;             /* its store was put back, or its key is kept no longer */
+    bool loose;                /* and has run since then */
+    bool happened;             /* in some run of these contents */
+    uint64_t begun_at, touched_at, request;
+    uint64_t home; /* the store that its key was sent to */
+};
+#define SIM_ALWAYS 255
+
 enum sim_row_state { SIM_ROW_FRESH, SIM_ROW_OPEN, SIM_ROW_DONE, SIM_ROW_ABANDONED };
 
 /* One call as the oracle knows it: what was asked for, and what happened. */
@@ -246,8 +366,10 @@ struct sim_row {
     uint32_t last_session; /* serial of the session of its last run */
     uint32_t client;
     uint8_t behaviour, state, outcome, status, call_flags;
-    bool idempotent, effect_late, in_content_type, dropped, stopped_by_server, dirty;
+    uint8_t kind; /* enum sim_kind */
+    bool effect_late, in_content_type, dropped, dirty;
     uint8_t runs, effects;
+    struct sim_durable_row durable; /* with a store */
 };
 
 /* The submitter's memory for one open call. */
@@ -257,7 +379,7 @@ struct sim_slot {
     uint32_t nonce;
     bool in_flight, canceled;
     void *copy; /* an exact copy of the body where bounds are checked */
-    char method[16], content_type[12];
+    char method[16], content_type[12], key[12];
 };
 
 #define SIM_BODY_MAX (300u * 1024)
@@ -269,6 +391,12 @@ enum sim_what { SIM_BODY, SIM_REPLY, SIM_TEXT, SIM_DETAIL, SIM_TRACE };
 const uint8_t *sim_bytes(const struct sim_world *world, uint32_t nonce, enum sim_what what,
                          size_t bytes);
 
+/* Each run of a handler answers with other bytes: as call `nonce` with this name. */
+static inline uint32_t sim_answer_name(uint32_t nonce, uint8_t run)
+{
+    return nonce | (uint32_t)(run - 1) << 24;
+}
+
 struct sim_failure_shape {
     int32_t code;
     uint32_t text, detail, trace; /* bytes */
@@ -276,6 +404,8 @@ struct sim_failure_shape {
 struct sim_failure_shape sim_failure_shape(const struct sim_world *world, uint32_t nonce);
 
 void sim_row_plan(struct sim_world *world, uint32_t nonce);
+/* Method and content type of a call. Returns the method's bytes. */
+uint8_t sim_row_name(const struct sim_row *row, uint32_t nonce, char method[16], char type[12]);
 void sim_row_count(struct sim_world *world, const struct sim_row *row);
 void sim_slot_fill(struct sim_world *world, struct sim_slot *slot, uint32_t nonce);
 
@@ -286,7 +416,9 @@ bool sim_ledger_identify(struct sim_world *world, const struct sml_incoming *in,
                          uint32_t *out_nonce);
 void sim_ledger_begin(struct sim_world *world, uint32_t nonce, uint32_t session);
 void sim_ledger_effect(struct sim_world *world, uint32_t nonce);
+/* The call has its verdict; the application has it. */
 void sim_ledger_done(struct sim_world *world, struct sim_slot *slot);
+void sim_ledger_settle(struct sim_world *world, uint32_t nonce);
 void sim_ledger_close(struct sim_world *world);
 
 /* ---- network ------------------------------------------------------------------------------- */
@@ -357,6 +489,7 @@ struct sim_client {
     struct sim_arena arena;
     struct sml_entropy entropy;
     struct sim_event timer, submit, fault, accept, bury;
+    struct sim_outbox *outbox;  /* NULL: a crash loses all */
     struct sml_list open;       /* slots submitted and not done */
     struct sml_list unaccepted; /* slots done, their acceptance delayed */
     struct sim_conn *conn;
@@ -390,6 +523,9 @@ void sim_client_crash(struct sim_world *world, struct sim_client *client, bool a
 /* Its contents prove nothing from now on. */
 void sim_client_soil(struct sim_world *world, struct sim_client *client);
 void sim_client_accept_all(struct sim_world *world, struct sim_client *client);
+/* The application has the result; perhaps it says so later. */
+void sim_client_accept(struct sim_world *world, struct sim_client *client, struct sim_slot *slot);
+void sim_slot_free(struct sim_world *world, struct sim_slot *slot);
 
 /* ---- servers ------------------------------------------------------------------------------- */
 
@@ -401,10 +537,11 @@ struct sim_session {
     struct sim_server *server;
     struct sim_event timer;
     struct sml_list dirty, all;
-    struct sml_list stalled; /* jobs that wait until stored replies were fetched */
+    struct sml_list stalled;     /* jobs that wait until stored replies were fetched */
+    struct sml_list commit_link; /* there is something to store */
     uint32_t serial;
     uint32_t client_tag; /* who made it */
-    bool ended;
+    bool ended, told;    /* `told`: it is being looked at, and must stay */
     uint32_t ticks_at_once;
     uint64_t ticked_at;
 };
@@ -416,6 +553,9 @@ struct sim_job {
     struct sml_incoming *in;
     uint32_t nonce;
     bool running, known, cancelled;
+    uint8_t kind; /* enum sim_kind; with a store */
+    bool started; /* its start is stored */
+    bool alone;   /* it is to have a transaction of its own */
 };
 
 struct sim_server {
@@ -431,6 +571,9 @@ struct sim_server {
     uint64_t died_at, stopped_at;
     uint32_t index, incarnation;
     bool up, stopping, pumping;
+    bool dying, powerless;   /* it does nothing more: sim_server_die */
+    struct sim_store *store; /* NULL: nothing outlives it */
+    struct sim_commit *commit;
 };
 
 void sim_server_start(struct sim_world *world, struct sim_server *server);
@@ -444,6 +587,8 @@ void sim_server_mark(struct sim_server *server, struct sim_session *session);
 void sim_server_pump(struct sim_world *world, struct sim_server *server);
 void sim_server_settle(struct sim_world *world, struct sim_conn *conn);
 void sim_session_release(struct sim_world *world, struct sim_session *info);
+struct sim_session *sim_session_new(struct sim_world *world, struct sim_server *server,
+                                    struct sml_session *session, uint32_t client);
 void sim_session_check(struct sim_world *world, const struct sim_session *info);
 void sim_server_fini(struct sim_world *world, struct sim_server *server);
 
@@ -454,6 +599,15 @@ void sim_jobs_run(struct sim_world *world, struct sim_server *server);
 void sim_jobs_unstall(struct sim_session *info);
 void sim_jobs_cancel(struct sim_world *world, struct sim_session *info);
 void sim_jobs_drop_all(struct sim_world *world, struct sim_server *server);
+struct sim_job *sim_job_new(struct sim_world *world, struct sim_session *info,
+                            struct sml_incoming *in);
+void sim_job_free(struct sim_world *world, struct sim_job *job);
+/* The request is over; its call was given to the machine. */
+void sim_job_let_go(struct sim_world *world, struct sim_job *job);
+/* What the call's handler says, in memory of the session. Returns whether it has its effect. */
+bool sim_job_answer(struct sim_world *world, struct sim_job *job, struct sml_verdict *verdict,
+                    uint8_t **out_reply);
+void sim_job_count(struct sim_world *world, const struct sim_row *row);
 
 /* ---- faults -------------------------------------------------------------------------------- */
 
@@ -543,6 +697,8 @@ struct sim_world {
     uint64_t event_count, hash, same_time;
     bool failed, doubled;
     char why[512];
+    struct sim_durable *durable; /* NULL: nobody has a store */
+    struct sim_server *dying;
 };
 
 static inline bool sim_on(const struct sim_world *world, enum sim_fault fault)
@@ -574,6 +730,9 @@ void sim_params_draw(struct sim_world *world);
 /* Run one seed. False: `out_why` says which invariant broke. */
 bool sim_world_run(const struct sim_options *options, uint64_t seed, struct sim_stats *stats,
                    char *out_why, size_t why_bytes);
+
+/* The command line. */
+int sim_main(int argc, char **argv);
 
 /* ---- report -------------------------------------------------------------------------------- */
 

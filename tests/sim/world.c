@@ -3,7 +3,7 @@
  *
  * Time moves from event to event; nothing happens between them. Events lie in the same heap that
  * the library uses for its timers: it is intrusive and deterministic. */
-#include "sim.h"
+#include "durable.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -151,11 +151,37 @@ static uint64_t pick(struct sim_rng *rng, const uint64_t *from, size_t count)
     pick(rng, (const uint64_t[]){ __VA_ARGS__ },                                                   \
          sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
 
-static uint64_t draw_menu(struct sim_world *world)
+static uint64_t draw_store_menu(struct sim_world *world)
 {
     const uint64_t all = SIM_BIT(SIM_FAULT_COUNT) - 1;
+    /* What may end a call that waits, or lose its session or its store. */
+    const uint64_t endings =
+        SIM_BIT(SIM_CLIENT_MEMORY) | SIM_BIT(SIM_CLIENT_STOP) | SIM_BIT(SIM_CLIENT_CRASH) |
+        SIM_BIT(SIM_SERVER_MEMORY) | SIM_BIT(SIM_OUTAGE) | SIM_BIT(SIM_HANGING_HANDLER) |
+        SIM_BIT(SIM_DEAF_HANDLER) | SIM_BIT(SIM_DROPPED_REQUEST) | SIM_BIT(SIM_MAX_RUN) |
+        SIM_BIT(SIM_NO_METHOD) | SIM_BIT(SIM_CANCEL) | SIM_BIT(SIM_SHORT_DEADLINE) |
+        SIM_BIT(SIM_PAST_DEADLINE) | SIM_BIT(SIM_REFUSE_WHEN_FULL) | SIM_BIT(SIM_TOO_LARGE) |
+        SIM_BIT(SIM_SPOILER) | SIM_BIT(SIM_OLD_COPY) | SIM_BIT(SIM_RENEWED_COPY) |
+        SIM_BIT(SIM_KIND_ONCE) | SIM_BIT(SIM_CRASH_RESOLVE) | SIM_BIT(SIM_SHORT_RETENTION) |
+        SIM_BIT(SIM_OTHER_CONTENTS);
+    uint64_t menu = all & sim_rand(&world->load);
+
+    if (world->options->mode == SIM_STEADY)
+        menu &= ~endings;
+    menu |= world->options->with;
+    if (world->options->only)
+        menu &= world->options->only;
+    return menu & ~world->options->without;
+}
+
+static uint64_t draw_menu(struct sim_world *world)
+{
+    const uint64_t all = SIM_BIT(SIM_POWER_CUT) - 1; /* without those of stores */
     const uint64_t network = SIM_BIT(SIM_RESTART) - 1;
     uint64_t menu = all;
+
+    if (sim_has_stores(world->options))
+        return draw_store_menu(world);
 
     if (world->options->mode == SIM_SWARM || world->options->mode == SIM_HOSTILE)
         menu &= sim_rand(&world->load);
@@ -167,6 +193,7 @@ static uint64_t draw_menu(struct sim_world *world)
         menu &= ~SIM_BIT(SIM_FULL_QUEUE);
     if (!(menu & network))
         menu |= SIM_BIT(SIM_CUT);
+    menu |= world->options->with;
     if (world->options->only)
         menu &= world->options->only;
     return menu & ~world->options->without;
@@ -226,7 +253,7 @@ void sim_params_draw(struct sim_world *world)
     params->latency_low = PICK(rng, 5, 20, 100) * UINT64_C(1000);
     params->latency_high = params->latency_low * PICK(rng, 1, 3, 30);
     params->deadline = PICK(rng, 5, 30, 60) * SML_SECOND;
-    params->no_deadlines = world->options->mode == SIM_CALM ||
+    params->no_deadlines = world->options->mode == SIM_CALM || world->options->mode == SIM_STEADY ||
                            (world->options->mode != SIM_HOSTILE && sim_chance(rng, 3));
     params->workers = (uint32_t)PICK(rng, 1, 2, 8, 64);
     params->backlog = sim_on(world, SIM_FULL_QUEUE) ? (uint32_t)PICK(rng, 0, 1, 4, 16) : 100000;
@@ -239,6 +266,10 @@ void sim_params_draw(struct sim_world *world)
     params->exact = sim_chance(rng, 8);
     draw_link(world);
     draw_host(world);
+    if (world->options->clients && params->clients > world->options->clients)
+        params->clients = world->options->clients;
+    if (world->options->target && params->target > world->options->target)
+        params->target = world->options->target;
 }
 
 /* ---- phases -------------------------------------------------------------------------------- */
@@ -300,6 +331,8 @@ static void leave(struct sim_world *world)
 {
     sim_say(world, "phase: leave");
     check_settled(world);
+    if (world->durable)
+        sim_judge_settled(world);
     world->phase = SIM_LEAVE;
     for (uint32_t i = 0; i < world->params.clients; i++) {
         struct sim_client *client = &world->clients[i];
@@ -409,6 +442,8 @@ static void world_init(struct sim_world *world, const struct sim_options *option
     world->scratch = malloc(4 * SML_FRAME_BYTES_MAX);
     SML_ASSERT(world->rows && world->scratch);
     sim_params_draw(world);
+    if (sim_has_stores(options))
+        sim_durable_init(world);
     for (uint32_t i = 0; i < world->params.servers; i++) {
         world->servers[i].index = i;
         sim_server_start(world, &world->servers[i]);
@@ -443,6 +478,8 @@ static void world_fini(struct sim_world *world)
     FREE_LIST(world, free_sessions, struct sim_session, all);
     free(world->rows);
     free(world->scratch);
+    if (world->durable)
+        sim_durable_fini(world);
 }
 
 static void world_loop(struct sim_world *world)
@@ -467,6 +504,8 @@ static void world_loop(struct sim_world *world)
         sml_heap_remove(&world->events, node);
         world->event_count++;
         event->fire(world, event);
+        if (world->dying)
+            sim_server_kill(world, world->dying, false, sim_below(&world->faults, 100 * SML_MS));
         advance_phase(world);
     }
 }

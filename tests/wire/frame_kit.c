@@ -51,19 +51,22 @@ static size_t sample_call(uint8_t *out)
 {
     struct sml_call_frame call = { .body_bytes = 12,
                                    .remaining_ms = 30000,
-                                   .flags = SML_CALL_RERUN_OK,
+                                   .flags = SML_CALL_RERUN_OK | SML_CALL_ORIGIN,
+                                   .origin = { .xid = 3 },
+                                   .key_age_ms = 5000,
                                    .method = semel_bytes_text("echo"),
                                    .content_type = semel_bytes_text("text/plain"),
                                    .key = semel_bytes_text("k-1"),
                                    .fragment = semel_bytes_text("hello") };
 
+    pattern(call.origin.session.bytes, 16, 0x10);
     call.fingerprint = sml_fingerprint("echo", 4, "text/plain", 10, "hello, world", 12);
     return sml_encode_call(out, 7, &call);
 }
 
 static size_t sample_reply(uint8_t *out)
 {
-    struct sml_reply_frame reply = { .body_bytes = 20, .offset = 4 };
+    struct sml_reply_frame reply = { .flags = SML_REPLY_RECORDED, .body_bytes = 20, .offset = 4 };
 
     reply.verdict.outcome = SEMEL_UNKNOWN;
     reply.verdict.status = SEMEL_DROPPED;
@@ -237,6 +240,12 @@ static void describe_call(struct sml_text *text, const struct sml_call_frame *ca
     say(text, "body_bytes", call->body_bytes);
     say(text, "remaining_ms", call->remaining_ms);
     say(text, "call_flags", call->flags);
+    if (call->flags & SML_CALL_ORIGIN) {
+        say_bytes(text, "origin_session", call->origin.session.bytes, 16);
+        say(text, "origin_xid", call->origin.xid);
+    }
+    if (call->key.size > 0)
+        say(text, "key_age_ms", call->key_age_ms);
     say_text(text, "method", call->method);
     say_text(text, "content_type", call->content_type);
     say_text(text, "key", call->key);
@@ -252,6 +261,7 @@ static void describe_reply(struct sml_text *text, const struct sml_reply_frame *
     sml_text_add(text, "\n");
     say(text, "status", (uint64_t)reply->verdict.status);
     say(text, "outcome", (uint64_t)reply->verdict.outcome);
+    say(text, "reply_flags", reply->flags);
     say_text(text, "text", reply->verdict.text);
     say_text(text, "detail", reply->verdict.detail);
     say_text(text, "trace", reply->verdict.trace);

@@ -88,6 +88,7 @@ struct change {
 };
 
 #define NAMES "CALL with control characters in a name"
+#define ORIGIN "CALL with origin out of range"
 #define RESERVED "header with reserved bits set"
 #define LENGTH "length impossible for this frame"
 #define NO_XID "call number missing"
@@ -223,8 +224,8 @@ static const struct change list_changes[] = {
     { SAMPLE_LIST_CALLEE, 32, 8, SEMEL_BODY_BYTES_MAX, NULL },
     { SAMPLE_LIST_CALLEE, 32, 8, SEMEL_BODY_BYTES_MAX + 1, "LIST with offset out of range" },
     { SAMPLE_LIST_CALLEE, 40, 1, 0, "LIST with unknown state" },
-    { SAMPLE_LIST_CALLEE, 40, 1, SML_STATE_REFUSED, NULL },
-    { SAMPLE_LIST_CALLEE, 40, 1, SML_STATE_REFUSED + 1, "LIST with unknown state" },
+    { SAMPLE_LIST_CALLEE, 40, 1, SML_STATE_IN_DOUBT, NULL },
+    { SAMPLE_LIST_CALLEE, 40, 1, SML_STATE_IN_DOUBT + 1, "LIST with unknown state" },
     { SAMPLE_LIST_CALLEE, 47, 1, 1, "LIST with unknown state" },
     { SML_ACK, 16, 4, 0, "ACK with count out of range" },
     { SML_ACK, 16, 4, 1, "ACK whose count and length disagree" },
@@ -247,22 +248,27 @@ static const struct change call_changes[] = {
     { SML_CALL, 32, 8, SEMEL_BODY_BYTES_MAX, NULL },
     { SML_CALL, 32, 8, SEMEL_BODY_BYTES_MAX + 1, "CALL with body out of range" },
     { SML_CALL, 40, 4, 0, NULL },
-    { SML_CALL, 44, 1, 3, NULL },
-    { SML_CALL, 44, 1, 4, "CALL with reserved bits set" },
+    { SML_CALL, 44, 1, 7, NULL },
+    { SML_CALL, 44, 1, 12, "CALL with reserved bits set" },
     { SML_CALL, 45, 1, 0, "CALL without method" },
     { SML_CALL, 45, 1, 9, NULL }, /* all that is there */
     { SML_CALL, 45, 1, 10, "CALL whose lengths disagree" },
     { SML_CALL, 46, 1, 255, "CALL whose lengths disagree" },
     { SML_CALL, 47, 1, 255, "CALL whose lengths disagree" },
-    { SML_CALL, 48, 1, 0, NAMES },
-    { SML_CALL, 49, 1, '\n', NAMES },
-    { SML_CALL, 51, 1, 0x1f, NAMES },
-    { SML_CALL, 51, 1, 0x7f, NAMES },
-    { SML_CALL, 51, 1, ' ', NULL },
-    { SML_CALL, 51, 1, 0xc3, NULL },
-    { SML_CALL, 61, 1, 0, NAMES }, /* the content type's last */
-    { SML_CALL, 62, 1, 0, NULL },  /* a key is any bytes */
-    { SML_CALL, 65, 1, 0, NULL },  /* a body, too */
+    { SML_CALL, 64, 8, 0, ORIGIN },
+    { SML_CALL, 64, 8, SML_XID_MAX, NULL },
+    { SML_CALL, 64, 8, SML_XID_MAX + 1, ORIGIN },
+    { SML_CALL, 72, 8, INT64_MAX, NULL },
+    { SML_CALL, 72, 8, UINT64_C(1) << 63, "CALL with age out of range" },
+    { SML_CALL, 80, 1, 0, NAMES },
+    { SML_CALL, 81, 1, '\n', NAMES },
+    { SML_CALL, 83, 1, 0x1f, NAMES },
+    { SML_CALL, 83, 1, 0x7f, NAMES },
+    { SML_CALL, 83, 1, ' ', NULL },
+    { SML_CALL, 83, 1, 0xc3, NULL },
+    { SML_CALL, 93, 1, 0, NAMES }, /* the content type's last */
+    { SML_CALL, 94, 1, 0, NAMES }, /* the key's first */
+    { SML_CALL, 97, 1, 0, NULL },  /* a body is any bytes */
     { SML_BODY, 16, 8, SEMEL_BODY_BYTES_MAX - 7, NULL },
     { SML_BODY, 16, 8, SEMEL_BODY_BYTES_MAX - 6, "BODY out of range" },
     { SML_BODY, 16, 8, UINT64_MAX, "BODY out of range" },
@@ -279,8 +285,9 @@ static const struct change reply_changes[] = {
     { SML_REPLY, 24, 8, UINT64_MAX, "REPLY with body out of range" },
     { SML_REPLY, 36, 2, SEMEL_OK, VERDICT }, /* unknown, and all is well? */
     { SML_REPLY, 36, 2, SEMEL_FAILED, VERDICT },
-    { SML_REPLY, 36, 2, SEMEL_HANDLER_DIED, NULL },
-    { SML_REPLY, 36, 2, SEMEL_HANDLER_DIED + 1, VERDICT },
+    { SML_REPLY, 36, 2, SEMEL_SERVER_DIED, NULL },
+    { SML_REPLY, 36, 2, SEMEL_SERVER_DIED + 1, VERDICT },
+    { SML_REPLY, 36, 2, SEMEL_STORE_ROLLED_BACK + 1, VERDICT },
     { SML_REPLY, 36, 2, 65535, VERDICT },
     { SML_REPLY, 38, 1, SEMEL_VALUE, VERDICT },
     { SML_REPLY, 38, 1, SEMEL_FAILURE, VERDICT },
@@ -290,7 +297,10 @@ static const struct change reply_changes[] = {
     { SML_REPLY, 36, 3, SEMEL_FAILED | SEMEL_FAILURE << 16, NULL },
     { SML_REPLY, 36, 3, SEMEL_OK | SEMEL_FAILURE << 16, VERDICT },
     { SML_REPLY, 36, 3, SEMEL_FAILED | SEMEL_NOT_EXECUTED << 16, VERDICT },
-    { SML_REPLY, 39, 1, 1, "REPLY with reserved bits set" },
+    { SML_REPLY, 39, 1, 0, NULL },
+    { SML_REPLY, 39, 1, 2, "REPLY proves what it does not say" },
+    { SML_REPLY, 38, 2, SEMEL_NOT_EXECUTED | 3 << 8, NULL },
+    { SML_REPLY, 39, 1, 4, "REPLY with reserved bits set" },
     { SML_REPLY, 46, 2, 1, "REPLY with reserved bits set" },
     { SML_REPLY, 40, 2, SEMEL_TEXT_BYTES + 1, "REPLY with text too long" },
     { SML_REPLY, 42, 2, SEMEL_DETAIL_BYTES + 1, "REPLY with text too long" },

@@ -114,7 +114,10 @@ static void call_and_reply_fields(void **state)
     assert_int_equal(frame.xid, 7);
     assert_int_equal(frame.u.call.body_bytes, 12);
     assert_int_equal(frame.u.call.remaining_ms, 30000);
-    assert_int_equal(frame.u.call.flags, SML_CALL_RERUN_OK);
+    assert_int_equal(frame.u.call.flags, SML_CALL_RERUN_OK | SML_CALL_ORIGIN);
+    assert_int_equal(frame.u.call.origin.session.bytes[15], 0x1f);
+    assert_int_equal(frame.u.call.origin.xid, 3);
+    assert_int_equal(frame.u.call.key_age_ms, 5000);
     assert_text(frame.u.call.method, "echo");
     assert_text(frame.u.call.content_type, "text/plain");
     assert_text(frame.u.call.key, "k-1");
@@ -125,6 +128,7 @@ static void call_and_reply_fields(void **state)
     assert_int_equal(verdict->outcome, SEMEL_UNKNOWN);
     assert_int_equal(verdict->status, SEMEL_DROPPED);
     assert_int_equal(verdict->code, -2);
+    assert_int_equal(frame.u.reply.flags, SML_REPLY_RECORDED);
     assert_text(verdict->text, "text");
     assert_int_equal(verdict->detail.size, 6);
     assert_text(verdict->trace, "trace");
@@ -135,7 +139,10 @@ static void call_and_reply_fields(void **state)
 static void largest(void **state)
 {
     static char name[255];
-    struct sml_call_frame call = { .body_bytes = SEMEL_BODY_BYTES_MAX };
+    struct sml_call_frame call = { .body_bytes = SEMEL_BODY_BYTES_MAX,
+                                   .flags = SML_CALL_ORIGIN,
+                                   .origin = { .xid = SML_XID_MAX },
+                                   .key_age_ms = INT64_MAX };
     struct sml_reply_frame reply = { .body_bytes = SEMEL_BODY_BYTES_MAX };
     size_t size;
 
@@ -223,13 +230,16 @@ static void random_frames(void **state)
         call.fingerprint.a = random_next(&seed);
         call.fingerprint.b = random_next(&seed);
         call.remaining_ms = (uint32_t)random_next(&seed);
-        call.flags = (uint8_t)random_below(&seed, 4);
+        call.flags = (uint8_t)random_below(&seed, 8);
+        call.origin.xid = 1 + random_below(&seed, SML_XID_MAX);
+        call.key_age_ms = random_below(&seed, INT64_MAX);
         call.method = semel_bytes(filler, 1 + random_below(&seed, 255));
         call.content_type = semel_bytes(filler, random_below(&seed, 256));
         call.key = semel_bytes(filler, random_below(&seed, 256));
         call.fragment = semel_bytes(from, fragment);
         round_trip(sml_encode_call(bytes, 1 + random_below(&seed, SML_XID_MAX), &call));
         reply.offset = random_below(&seed, 900);
+        reply.flags = (uint8_t)random_below(&seed, 4);
         reply.verdict.code = (int32_t)random_next(&seed);
         reply.verdict.outcome = SEMEL_NOT_EXECUTED;
         reply.verdict.status = SEMEL_CANCELLED;
