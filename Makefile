@@ -29,8 +29,9 @@ check: deps-check
 format: deps-check
 	@python3 tools/format.py --fix
 
+# A bank whose server is killed, and an audit of it: see 'semel demo --help'.
 demo: build
-	@examples/demo/run.sh
+	@$(BUILD)/tool/semel demo
 
 bench: build
 	@sh bench/deps.sh

@@ -437,29 +437,29 @@ static double cpu_us(void)
 
 static void print_json(const struct figures *f)
 {
-    struct json json;
+    struct jsonl json;
 
-    json_begin(&json, stdout);
-    json_count(&json, "calls", f->calls);
-    json_real(&json, "calls_per_s", (double)f->calls / f->seconds, 1);
-    json_real(&json, "p50_us", histogram_at(&f->times, 0.5) / 1e3, 2);
-    json_real(&json, "p99_us", histogram_at(&f->times, 0.99) / 1e3, 2);
-    json_real(&json, "p999_us", histogram_at(&f->times, 0.999) / 1e3, 2);
-    json_count(&json, "errors", f->errors);
-    json_count(&json, "mismatches", f->mismatches);
-    json_count(&json, "reconnects", f->counters.reconnects);
-    json_real(&json, "cpu_us_per_call", f->cpu_us_per_call, 2);
-    json_real(&json, "max_us", (double)f->times.max / 1e3, 2);
-    json_real(&json, "seconds", f->seconds, 3);
-    json_count(&json, "failures", f->outcomes[SEMEL_FAILURE]);
-    json_count(&json, "not_executed", f->outcomes[SEMEL_NOT_EXECUTED]);
-    json_count(&json, "unknown", f->outcomes[SEMEL_UNKNOWN]);
-    json_count(&json, "links_lost", f->counters.links_lost);
-    json_count(&json, "links_lost_mid_frame", f->counters.links_lost_mid_frame);
-    json_count(&json, "calls_resent", f->counters.calls_resent);
-    json_count(&json, "calls_reattached", f->counters.calls_reattached);
-    json_count(&json, "replies_replayed", f->counters.replies_replayed);
-    json_end(&json);
+    jsonl_begin(&json, stdout);
+    jsonl_count(&json, "calls", f->calls);
+    jsonl_real(&json, "calls_per_s", (double)f->calls / f->seconds, 1);
+    jsonl_real(&json, "p50_us", histogram_at(&f->times, 0.5) / 1e3, 2);
+    jsonl_real(&json, "p99_us", histogram_at(&f->times, 0.99) / 1e3, 2);
+    jsonl_real(&json, "p999_us", histogram_at(&f->times, 0.999) / 1e3, 2);
+    jsonl_count(&json, "errors", f->errors);
+    jsonl_count(&json, "mismatches", f->mismatches);
+    jsonl_count(&json, "reconnects", f->counters.reconnects);
+    jsonl_real(&json, "cpu_us_per_call", f->cpu_us_per_call, 2);
+    jsonl_real(&json, "max_us", (double)f->times.max / 1e3, 2);
+    jsonl_real(&json, "seconds", f->seconds, 3);
+    jsonl_count(&json, "failures", f->outcomes[SEMEL_FAILURE]);
+    jsonl_count(&json, "not_executed", f->outcomes[SEMEL_NOT_EXECUTED]);
+    jsonl_count(&json, "unknown", f->outcomes[SEMEL_UNKNOWN]);
+    jsonl_count(&json, "links_lost", f->counters.links_lost);
+    jsonl_count(&json, "links_lost_mid_frame", f->counters.links_lost_mid_frame);
+    jsonl_count(&json, "calls_resent", f->counters.calls_resent);
+    jsonl_count(&json, "calls_reattached", f->counters.calls_reattached);
+    jsonl_count(&json, "replies_replayed", f->counters.replies_replayed);
+    jsonl_end(&json);
 }
 
 static void print_text(const struct figures *f)

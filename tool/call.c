@@ -5,7 +5,8 @@
  * turns Ctrl-C into a cancellation. `phase` tells it whether a call is outstanding: before and
  * after, a signal ends the process at once; during the call the first signal cancels and the
  * second gives up, which leaves the outcome unknown. Nothing is submitted before a connection is
- * there, so that "cannot connect" is a promise that nothing was sent. */
+ * there, so that "cannot connect" is a promise that nothing was sent. With an outbox all of this is
+ * different: call_outbox.c. */
 #include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -13,22 +14,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "call.h"
 #include "clock.h"
 #include "duration.h"
-#include "json.h"
 #include "numbers.h"
 #include "output.h"
 #include "signals.h"
 #include "tool.h"
 
 #define CONNECT_TIMEOUT_MS 3000
-
-struct arguments {
-    const char *address, *method, *data;
-    int64_t timeout_ms, connect_timeout_ms;
-    uint64_t body_limit;
-    bool rerun_ok, refuse_when_full;
-};
 
 enum phase { PHASE_BEFORE, PHASE_CALLING, PHASE_AFTER };
 
@@ -40,10 +34,11 @@ struct caller {
     struct semel_result result;
 };
 
-enum { KEY_TIMEOUT = 256, KEY_CONNECT, KEY_RERUN, KEY_REFUSE, KEY_BODY_LIMIT };
+enum { KEY_TIMEOUT = 256, KEY_CONNECT, KEY_RERUN, KEY_REFUSE, KEY_BODY_LIMIT, KEY_KEY, KEY_OUTBOX };
 
 static const struct argp_option options[] = {
-    { "timeout", KEY_TIMEOUT, "DURATION", 0, "The call's deadline (default 30s)", 0 },
+    { "timeout", KEY_TIMEOUT, "DURATION", 0,
+      "The call's deadline (default 30s); with --outbox: how long to wait for the result", 0 },
     { "connect-timeout", KEY_CONNECT, "DURATION", 0,
       "Wait this long for a server to be there (default: not at all for one that is not, 3s "
       "for one that does not answer)",
@@ -51,6 +46,14 @@ static const struct argp_option options[] = {
     { "rerun-ok", KEY_RERUN, NULL, 0,
       "Running it twice is harmless: run it again if the server lost the session (the method "
       "must be idempotent)",
+      0 },
+    { "key", KEY_KEY, "KEY", 0,
+      "Idempotency key: all calls of METHOD with it are one, also of other processes and later; "
+      "the server needs a store",
+      0 },
+    { "outbox", KEY_OUTBOX, "FILE", 0,
+      "Keep the call in FILE until its result is printed: it is carried out whatever ends this "
+      "command. Without METHOD: carry out all that FILE holds, and print the results",
       0 },
     { "refuse-when-full", KEY_REFUSE, NULL, 0,
       "End with exit code 6 at once when the server is overloaded, instead of waiting", 0 },
@@ -66,15 +69,51 @@ static const char doc[] =
     "Examples:\n"
     "  semel call unix:/run/x echo hello\n"
     "  tar c photos | semel call tcp:backup.example:7000 store - --timeout 5m\n"
-    "  semel call unix:/run/x sum '1 2 3' -o json\n\n"
+    "  semel call unix:/run/x sum '1 2 3' -o json\n"
+    "  semel call unix:/run/shop charge '{\"cents\":1250}' --key order-17\n"
+    "  semel call unix:/run/shop --outbox shop.out charge '{\"cents\":1250}' --key order-18\n"
+    "  semel call unix:/run/shop --outbox shop.out -o json\n\n"
     "Exit codes: 0 value, 1 failure, 2 usage, 3 cannot connect, 4 not executed (expired or "
     "refused), 5 outcome unknown, 6 overloaded, 7 not permitted, 8 no such method, 9 cancelled, "
     "10 protocol error. 3, 4 and 6 to 10 promise that nothing happened. Ctrl-C once cancels the "
-    "call, twice gives up waiting.";
+    "call, twice gives up waiting.\n\n"
+    "With --outbox the server needs a store. Ctrl-C, a kill or a crash lose nothing: the same "
+    "command with the same key, or one without METHOD, gets the result (exit code 5 until then).";
+
+static bool is_key(const char *text)
+{
+    size_t size = strlen(text);
+
+    for (size_t i = 0; i < size; i++) {
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return false;
+    }
+    return size >= 1 && size <= SEMEL_KEY_BYTES;
+}
+
+static void finish_arguments(const struct call_arguments *a, unsigned count,
+                             struct argp_state *state)
+{
+    if (!a->outbox && count < 2)
+        argp_error(state, "an address and a method are needed");
+    if (!a->outbox)
+        return;
+    if (count == 0)
+        argp_error(state, "an address is needed");
+    if (count == 1 && a->key)
+        argp_error(state, "--key names one call; without a METHOD there is none");
+    if (a->rerun_ok)
+        argp_error(state, "--rerun-ok: a call in an outbox has a key, and never runs twice");
+    if (a->refuse_when_full)
+        argp_error(state, "--refuse-when-full: a call in an outbox waits until it is taken");
+    if (a->connect_timeout_ms)
+        argp_error(state, "--connect-timeout: a call in an outbox waits for its server; --timeout "
+                          "says how long this command does");
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-    struct arguments *a = state->input;
+    struct call_arguments *a = state->input;
     char why[200];
 
     switch (key) {
@@ -93,6 +132,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_RERUN:
         a->rerun_ok = true;
         return 0;
+    case KEY_KEY:
+        if (!is_key(arg))
+            argp_error(state, "--key: a key has 1 to %d bytes, and no control characters",
+                       SEMEL_KEY_BYTES);
+        a->key = arg;
+        return 0;
+    case KEY_OUTBOX:
+        a->outbox = arg;
+        return 0;
     case KEY_REFUSE:
         a->refuse_when_full = true;
         return 0;
@@ -102,8 +150,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         *(state->arg_num == 0 ? &a->address : state->arg_num == 1 ? &a->method : &a->data) = arg;
         return 0;
     case ARGP_KEY_END:
-        if (state->arg_num < 2)
-            argp_error(state, "an address and a method are needed");
+        finish_arguments(a, state->arg_num, state);
         return 0;
     default:
         return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
@@ -183,82 +230,9 @@ static void on_done(struct semel_result *result, void *user)
     sem_post(&caller->completed);
 }
 
-static void print_json(const struct semel_result *result)
-{
-    struct json json;
-
-    json_begin(&json, stdout);
-    json_text(&json, "outcome", semel_outcome_text(result->outcome));
-    json_text(&json, "status", semel_status_name(result->status));
-    if (result->method)
-        json_text(&json, "method", result->method);
-    if (result->peer)
-        json_text(&json, "peer", result->peer);
-    json_count(&json, "call", result->call);
-    if (result->outcome == SEMEL_VALUE)
-        json_bytes(&json, "body", result->body.data, result->body.size);
-    if (result->outcome == SEMEL_FAILURE)
-        json_number(&json, "code", result->code);
-    if (result->text)
-        json_text(&json, "text", result->text);
-    if (result->detail.size)
-        json_bytes(&json, "detail", result->detail.data, result->detail.size);
-    if (result->trace)
-        json_text(&json, "trace", result->trace);
-    json_end(&json);
-}
-
-/* Print the outcome. Returns the exit code. */
-static int print_result(const struct semel_result *result)
-{
-    char text[2048];
-    int code = tool_exit_of_result(result->outcome, result->status);
-
-    if (output_json())
-        print_json(result);
-    else if (result->outcome == SEMEL_VALUE && result->body.size)
-        fwrite(result->body.data, 1, result->body.size, stdout);
-    if (result->outcome != SEMEL_VALUE) {
-        semel_result_message(result, text, sizeof text);
-        if (result->outcome == SEMEL_FAILURE)
-            output_error("%s (code %d)", text, result->code);
-        else
-            output_error("%s", text);
-        output_quote(result->detail.data, result->detail.size);
-        if (result->trace && output_verbose())
-            output_quote(result->trace, strlen(result->trace));
-    }
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        /* Whoever runs this command does not have the answer, and must not take it for a
-         * failure. */
-        output_error("the call ended (%s), but its reply could not be written to standard "
-                     "output: %s",
-                     semel_outcome_text(result->outcome), strerror(errno));
-        code = TOOL_UNKNOWN;
-    }
-    return code;
-}
-
-/* Report a call that was never made. Returns the exit code. */
-static int not_made(const struct arguments *a, enum semel_status status, const char *text)
-{
-    struct semel_result result = { .outcome = SEMEL_NOT_EXECUTED,
-                                   .status = status,
-                                   .text = text,
-                                   .method = a->method,
-                                   .peer = a->address };
-
-    if (output_json())
-        print_json(&result);
-    output_error("%s at %s, not sent: %s%s%s", a->method, a->address, semel_status_text(status),
-                 text && *text ? ": " : "", text ? text : "");
-    fflush(stdout);
-    return tool_exit_of_status(status);
-}
-
 /* Start the call on a connected client and wait for its end. */
 static int call_and_print(struct caller *caller, struct semel_client *client,
-                          const struct arguments *a, struct semel_bytes body, int64_t spent_ms)
+                          const struct call_arguments *a, struct semel_bytes body, int64_t spent_ms)
 {
     struct semel_call_options call_options = SEMEL_CALL_OPTIONS_INIT;
     enum semel_status status;
@@ -266,6 +240,7 @@ static int call_and_print(struct caller *caller, struct semel_client *client,
 
     call_options.rerun_ok = a->rerun_ok;
     call_options.refuse_when_full = a->refuse_when_full;
+    call_options.key = a->key;
     if (a->timeout_ms)
         call_options.deadline_ms = a->timeout_ms > spent_ms ? a->timeout_ms - spent_ms : 1;
 
@@ -277,19 +252,19 @@ static int call_and_print(struct caller *caller, struct semel_client *client,
         caller->phase = PHASE_CALLING;
     pthread_mutex_unlock(&caller->lock);
     if (status != SEMEL_OK)
-        return not_made(a, status,
-                        status == SEMEL_INVALID ? "a method's name has 1 to 255 bytes" : NULL);
+        return call_not_made(a, status,
+                             status == SEMEL_INVALID ? "a method's name has 1 to 255 bytes" : NULL);
     output_detail("calling %s", a->method);
     while (sem_wait(&caller->completed) != 0)
         ;
     set_phase(caller, PHASE_AFTER);
-    code = print_result(&caller->result);
+    call_print(&caller->result, NULL, &code);
     semel_result_clear(&caller->result);
     semel_call_unref(caller->call);
     return code;
 }
 
-static int connect_and_call(struct caller *caller, const struct arguments *a,
+static int connect_and_call(struct caller *caller, const struct call_arguments *a,
                             struct semel_bytes body)
 {
     struct semel_client_options client_options = SEMEL_CLIENT_OPTIONS_INIT;
@@ -303,9 +278,9 @@ static int connect_and_call(struct caller *caller, const struct arguments *a,
     client_options.body_bytes = a->body_limit;
     status = semel_client_create(&client, a->address, &client_options);
     if (status == SEMEL_BAD_ADDRESS)
-        return not_made(a, status, "write unix:/path, tcp:HOST:PORT or fd:N");
+        return call_not_made(a, status, "write unix:/path, tcp:HOST:PORT or fd:N");
     if (status != SEMEL_OK)
-        return not_made(a, status, NULL);
+        return call_not_made(a, status, NULL);
     wait_ms = a->connect_timeout_ms ? a->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     if (a->timeout_ms && a->timeout_ms < wait_ms)
         wait_ms = a->timeout_ms;
@@ -313,7 +288,7 @@ static int connect_and_call(struct caller *caller, const struct arguments *a,
     status = tool_wait_connected(client, a->address, wait_ms, a->connect_timeout_ms > 0, text,
                                  sizeof text);
     if (status != SEMEL_OK)
-        code = not_made(a, status, text);
+        code = call_not_made(a, status, text);
     else
         code = call_and_print(caller, client, a, body, (clock_now() - begin) / 1000000);
     if (semel_client_destroy(client) != SEMEL_OK)
@@ -321,12 +296,23 @@ static int connect_and_call(struct caller *caller, const struct arguments *a,
     return code;
 }
 
+static int call_now(const struct call_arguments *a, struct semel_bytes body)
+{
+    static struct caller caller = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+    sem_init(&caller.completed, 0, 0);
+    if (signals_watch(on_signal, &caller))
+        return connect_and_call(&caller, a, body);
+    output_error("cannot start a thread: %s", strerror(errno));
+    return TOOL_NOT_EXECUTED;
+}
+
 int tool_call(int argc, char **argv)
 {
-    static const struct argp argp = { options, parse, "ADDRESS METHOD [DATA|-]", doc, NULL,
-                                      NULL,    NULL };
-    static struct caller caller = { .lock = PTHREAD_MUTEX_INITIALIZER };
-    struct arguments a = { 0 };
+    static const struct argp argp = {
+        options, parse, "ADDRESS METHOD [DATA|-]\n--outbox FILE ADDRESS", doc, NULL, NULL, NULL
+    };
+    struct call_arguments a = { 0 };
     struct semel_bytes body;
     char *input = NULL;
     size_t size = 0;
@@ -339,14 +325,8 @@ int tool_call(int argc, char **argv)
             return TOOL_NOT_EXECUTED;
         body = semel_bytes(input, size);
     }
-    sem_init(&caller.completed, 0, 0);
     signals_block();
-    if (!signals_watch(on_signal, &caller)) {
-        output_error("cannot start a thread: %s", strerror(errno));
-        code = TOOL_NOT_EXECUTED;
-    } else {
-        code = connect_and_call(&caller, &a, body);
-    }
+    code = a.outbox ? call_outbox(&a, body) : call_now(&a, body);
     free(input);
     return code;
 }

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base64.h"
+
 size_t utf8_length(const unsigned char *at, size_t size)
 {
     size_t length = at[0] < 0x80   ? 1
@@ -37,13 +39,13 @@ bool utf8_valid(const void *data, size_t size)
     return true;
 }
 
-static void json_key(struct json *json, const char *key, const char *suffix)
+static void jsonl_key(struct jsonl *json, const char *key, const char *suffix)
 {
     fprintf(json->file, "%s\"%s%s\":", json->filled ? "," : "", key, suffix);
     json->filled = true;
 }
 
-static void json_string(FILE *file, const unsigned char *at, size_t size)
+static void jsonl_string(FILE *file, const unsigned char *at, size_t size)
 {
     fputc('"', file);
     for (size_t i = 0; i < size;) {
@@ -62,68 +64,86 @@ static void json_string(FILE *file, const unsigned char *at, size_t size)
     fputc('"', file);
 }
 
-static void json_base64(FILE *file, const unsigned char *at, size_t size)
+static void jsonl_base64(FILE *file, const unsigned char *at, size_t size)
 {
-    static const char letters[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char letters[4];
 
     fputc('"', file);
     for (size_t i = 0; i < size; i += 3) {
-        size_t left = size - i;
-        unsigned bits = (unsigned)at[i] << 16 | (left > 1 ? (unsigned)at[i + 1] << 8 : 0) |
-                        (left > 2 ? at[i + 2] : 0u);
-
-        fputc(letters[bits >> 18], file);
-        fputc(letters[bits >> 12 & 63], file);
-        fputc(left > 1 ? letters[bits >> 6 & 63] : '=', file);
-        fputc(left > 2 ? letters[bits & 63] : '=', file);
+        base64_group(at + i, size - i, letters);
+        fwrite(letters, 1, sizeof letters, file);
     }
     fputc('"', file);
 }
 
-void json_begin(struct json *json, FILE *file)
+void jsonl_begin(struct jsonl *json, FILE *file)
 {
     json->file = file;
     json->filled = false;
     fputc('{', file);
 }
 
-void json_text(struct json *json, const char *key, const char *text)
+void jsonl_text(struct jsonl *json, const char *key, const char *text)
 {
-    json_key(json, key, "");
-    json_string(json->file, (const unsigned char *)text, strlen(text));
+    jsonl_key(json, key, "");
+    jsonl_string(json->file, (const unsigned char *)text, strlen(text));
 }
 
-void json_bytes(struct json *json, const char *key, const void *data, size_t size)
+void jsonl_bytes(struct jsonl *json, const char *key, const void *data, size_t size)
 {
     bool text = utf8_valid(data, size);
 
-    json_key(json, key, text ? "" : "_base64");
+    jsonl_key(json, key, text ? "" : "_base64");
     if (text)
-        json_string(json->file, data, size);
+        jsonl_string(json->file, data, size);
     else
-        json_base64(json->file, data, size);
+        jsonl_base64(json->file, data, size);
 }
 
-void json_count(struct json *json, const char *key, uint64_t value)
+void jsonl_count(struct jsonl *json, const char *key, uint64_t value)
 {
-    json_key(json, key, "");
+    jsonl_key(json, key, "");
     fprintf(json->file, "%" PRIu64, value);
 }
 
-void json_number(struct json *json, const char *key, int64_t value)
+void jsonl_number(struct jsonl *json, const char *key, int64_t value)
 {
-    json_key(json, key, "");
+    jsonl_key(json, key, "");
     fprintf(json->file, "%" PRId64, value);
 }
 
-void json_real(struct json *json, const char *key, double value, int decimals)
+void jsonl_real(struct jsonl *json, const char *key, double value, int decimals)
 {
-    json_key(json, key, "");
+    jsonl_key(json, key, "");
     fprintf(json->file, "%.*f", decimals, value);
 }
 
-void json_end(struct json *json)
+void jsonl_array(struct jsonl *json, const char *key)
+{
+    jsonl_key(json, key, "");
+    fputc('[', json->file);
+    json->filled = false;
+}
+
+void jsonl_array_end(struct jsonl *json)
+{
+    fputc(']', json->file);
+    json->filled = true;
+}
+
+void jsonl_item(struct jsonl *json)
+{
+    fputs(json->filled ? ",{" : "{", json->file);
+    json->filled = false;
+}
+
+void jsonl_item_end(struct jsonl *json)
+{
+    fputc('}', json->file);
+    json->filled = true;
+}
+
+void jsonl_end(struct jsonl *json)
 {
     fputs("}\n", json->file);
 }

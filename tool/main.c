@@ -13,13 +13,17 @@ struct command {
 };
 
 static char serve_name[] = "semel serve", call_name[] = "semel call", bench_name[] = "semel bench",
-            proxy_name[] = "semel proxy";
+            proxy_name[] = "semel proxy", sessions_name[] = "semel sessions",
+            demo_name[] = "semel demo";
 
 static const struct command commands[] = {
-    { "serve", serve_name, tool_serve, "answer calls with built-in methods or shell commands" },
+    { "serve", serve_name, tool_serve,
+      "answer calls with built-in methods, shell commands or SQL" },
     { "call", call_name, tool_call, "call a method and print its reply" },
     { "bench", bench_name, tool_bench, "measure calls on one client" },
     { "proxy", proxy_name, tool_proxy, "relay connections and cut them, again and again" },
+    { "sessions", sessions_name, tool_sessions, "look at what a server keeps in its store" },
+    { "demo", demo_name, tool_demo, "a bank whose server is killed, and an audit of it" },
 };
 
 #define COMMANDS (sizeof commands / sizeof commands[0])
@@ -36,9 +40,10 @@ static void usage(FILE *file)
           "  semel --version        the version\n\n"
           "Addresses: unix:/path, tcp:HOST:PORT, fd:N; several separated by commas.\n"
           "Durations carry a unit: 250us 20ms 10s 5m 1h.\n\n"
-          "Exit codes: 0 value, 1 failure, 2 usage, 3 cannot connect, 4 not executed,\n"
-          "5 outcome unknown, 6 overloaded, 7 not permitted, 8 no such method, 9 cancelled,\n"
-          "10 protocol error; 3, 4 and 6 to 10 promise that nothing happened.\n",
+          "Exit codes: 0 value, 1 failure, 2 usage, 3 cannot connect or use the store,\n"
+          "4 not executed, 5 outcome unknown, 6 overloaded, 7 not permitted, 8 no such\n"
+          "method, 9 cancelled, 10 protocol error; 3, 4 and 6 to 10 promise that nothing\n"
+          "happened.\n",
           file);
 }
 

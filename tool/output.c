@@ -67,22 +67,23 @@ bool output_live(void)
     return out.terminal && out.level >= 0;
 }
 
-/* Write bytes to standard error; what could move a cursor is shown as \xNN. C1 controls count,
- * two bytes in UTF-8. */
-static void put_escaped(const unsigned char *at, size_t size)
+/* C1 controls count, two bytes in UTF-8. */
+void output_escaped(FILE *file, const void *data, size_t size)
 {
+    const unsigned char *at = data;
+
     for (size_t i = 0; i < size;) {
         size_t length = utf8_length(at + i, size - i);
         bool control = length == 0 || (length == 1 && (at[i] < 0x20 || at[i] == 0x7f)) ||
                        (length == 2 && at[i] == 0xc2 && at[i + 1] < 0xa0);
 
         if (control && at[i] == '\t') {
-            fputc('\t', stderr);
+            fputc('\t', file);
         } else if (control) {
-            fprintf(stderr, "\\x%02x", at[i]);
+            fprintf(file, "\\x%02x", at[i]);
             length = 1;
         } else {
-            fwrite(at + i, 1, length, stderr);
+            fwrite(at + i, 1, length, file);
         }
         i += length;
     }
@@ -111,7 +112,7 @@ static void message(const char *colour, const char *format, va_list args)
     fprintf(stderr, "%s: ", out.name);
     if (colour && out.colour)
         fputs(colour, stderr);
-    put_escaped((const unsigned char *)text, strlen(text));
+    output_escaped(stderr, text, strlen(text));
     if (colour && out.colour)
         fputs("\033[0m", stderr);
     fputc('\n', stderr);
@@ -161,7 +162,7 @@ void output_quote(const void *data, size_t size)
         size_t length = newline ? (size_t)(newline - at) : size;
 
         fputs("    ", stderr);
-        put_escaped(at, length);
+        output_escaped(stderr, at, length);
         fputc('\n', stderr);
         at += length + (newline != NULL);
         size -= length + (newline != NULL);

@@ -10,6 +10,7 @@
 #include <argp.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include <semel/log.h>
 
@@ -41,6 +42,8 @@ void output_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void output_detail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Bytes of somebody else, each line indented, escaped; not shown with -q. */
 void output_quote(const void *data, size_t size);
+/* Bytes of somebody else, as a part of a line; what could move a cursor is shown as \xNN. */
+void output_escaped(FILE *file, const void *data, size_t size);
 /* Redraw the live line; NULL removes it. */
 void output_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -99,17 +99,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static void print_json(FILE *file, const struct relay_counters *counters, uint64_t seed)
 {
-    struct json json;
+    struct jsonl json;
 
-    json_begin(&json, file);
-    json_count(&json, "connections", counters->connections);
-    json_count(&json, "refused", counters->refused);
-    json_count(&json, "cuts", counters->cuts);
-    json_count(&json, "cuts_mid_frame", counters->cuts_mid_frame);
-    json_count(&json, "cuts_half_open", counters->cuts_half_open);
-    json_count(&json, "bytes", counters->bytes);
-    json_count(&json, "seed", seed);
-    json_end(&json);
+    jsonl_begin(&json, file);
+    jsonl_count(&json, "connections", counters->connections);
+    jsonl_count(&json, "refused", counters->refused);
+    jsonl_count(&json, "cuts", counters->cuts);
+    jsonl_count(&json, "cuts_mid_frame", counters->cuts_mid_frame);
+    jsonl_count(&json, "cuts_half_open", counters->cuts_half_open);
+    jsonl_count(&json, "bytes", counters->bytes);
+    jsonl_count(&json, "seed", seed);
+    jsonl_end(&json);
 }
 
 /* Replace the counters file as a whole, so that a reader never sees half of it. */

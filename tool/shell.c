@@ -35,6 +35,7 @@
 #include "builtin.h"
 #include "clock.h"
 #include "json.h"
+#include "orphans.h"
 
 #define STDERR_TAIL 4096
 #define CHUNK 16384 /* read at once: small, it lies on a handler's stack */
@@ -76,25 +77,38 @@ static void wake_on_cancel(struct semel_request *request, void *user)
     eventfd_write(run->ends[END_CANCEL], 1);
 }
 
-/* The environment of the command: ours and three more. The block is one allocation. */
-static char **environment_make(struct semel_request *request)
+/* Is it a variable that the command finds with a value of its own, or not at all? */
+static bool is_replaced(const struct shell *shell, const char *variable)
+{
+    static const char *const names[] = { "SEMEL_CALL_KEY=", "SEMEL_DEADLINE=", "SEMEL_METHOD=",
+                                         "SEMEL_IDEMPOTENCY_KEY=", "SEMEL_STORE=" };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strncmp(variable, names[i], strlen(names[i])) == 0)
+            return shell->mark || strcmp(names[i], "SEMEL_STORE=") != 0;
+    }
+    return false;
+}
+
+/* The environment of the command: ours and at most ADDED more. The block is one allocation. */
+#define ADDED 5
+static char **environment_make(const struct shell *shell, struct semel_request *request)
 {
     static const char hex[] = "0123456789abcdef";
     struct semel_key key = semel_request_key(request);
     const char *method = semel_request_method(request);
-    size_t count = 0, at = 0, text_size = strlen(method) + 160;
+    const char *idempotency_key = semel_request_idempotency_key(request);
+    size_t count = 0, at = 0, text_size = strlen(method) + strlen(idempotency_key) + 160;
     char **block, *text;
 
     while (environ && environ[count])
         count++;
-    block = malloc((count + 4) * sizeof *block + text_size);
+    block = malloc((count + ADDED + 1) * sizeof *block + text_size);
     if (!block)
         return NULL;
-    text = (char *)(block + count + 4);
+    text = (char *)(block + count + ADDED + 1);
     for (size_t i = 0; i < count; i++) {
-        if (strncmp(environ[i], "SEMEL_CALL_KEY=", 15) != 0 &&
-            strncmp(environ[i], "SEMEL_DEADLINE=", 15) != 0 &&
-            strncmp(environ[i], "SEMEL_METHOD=", 13) != 0)
+        if (!is_replaced(shell, environ[i]))
             block[at++] = environ[i];
     }
     block[at++] = text;
@@ -107,7 +121,13 @@ static char **environment_make(struct semel_request *request)
     block[at++] = text;
     text += sprintf(text, "SEMEL_DEADLINE=%" PRId64, semel_request_remaining_ms(request)) + 1;
     block[at++] = text;
-    stpcpy(stpcpy(text, "SEMEL_METHOD="), method);
+    text = stpcpy(stpcpy(text, "SEMEL_METHOD="), method) + 1;
+    if (*idempotency_key) {
+        block[at++] = text;
+        stpcpy(stpcpy(text, "SEMEL_IDEMPOTENCY_KEY="), idempotency_key);
+    }
+    if (shell->mark)
+        block[at++] = (char *)shell->mark;
     block[at] = NULL;
     return block;
 }
@@ -116,7 +136,7 @@ static char **environment_make(struct semel_request *request)
 static int spawn(struct run *run, const int far[3])
 {
     char *argv[] = { (char *)"sh", (char *)"-c", (char *)run->shell->command, NULL };
-    char **environment = environment_make(run->request);
+    char **environment = environment_make(run->shell, run->request);
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, defaults;
@@ -137,6 +157,8 @@ static int spawn(struct run *run, const int far[3])
     error = error ? error : posix_spawnattr_setsigdefault(&attributes, &defaults);
     for (int i = 0; i < 3 && !error; i++)
         error = posix_spawn_file_actions_adddup2(&actions, far[i], i);
+    if (run->shell->mark && !error)
+        error = posix_spawn_file_actions_adddup2(&actions, run->shell->held, ORPHANS_FD);
     if (!error)
         error = posix_spawn(&run->pid, "/bin/sh", &actions, &attributes, argv, environment);
     posix_spawnattr_destroy(&attributes);

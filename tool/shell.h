@@ -5,7 +5,9 @@
  * reply. Status 0 is a value, 1 to 128 a failure with that code and the last 4 KiB of standard
  * error, anything above, or death by a signal, unknown: what it had done by then, nobody can say.
  * Its environment has SEMEL_METHOD, SEMEL_CALL_KEY (32 hexadecimal digits, the same on every
- * re-execution) and SEMEL_DEADLINE (milliseconds left when it started).
+ * re-execution), SEMEL_DEADLINE (milliseconds left when it started) and, if the caller gave one,
+ * SEMEL_IDEMPOTENCY_KEY. Of a server with a store it also has the store's mark, and a descriptor
+ * that tells the next server whether it still runs (orphans.h).
  *
  * A cancelled call's process group gets SIGTERM, and SIGKILL after the grace or as soon as nothing
  * holds the command's output any more. What a command leaves running in the background is neither
@@ -19,6 +21,8 @@ struct shell {
     const char *command;
     int64_t grace_ns;    /* from SIGTERM to SIGKILL */
     uint64_t body_limit; /* output beyond it is not kept */
+    const char *mark;    /* "SEMEL_STORE=..."; NULL: no store */
+    int held;            /* with a mark: the command has it as ORPHANS_FD */
 };
 
 /* A semel_handler_fn; user is a struct shell. Blocks until the command has ended. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* tool.h - what the commands share: their entry points and the exit codes.
  *
- * The tool uses Semel's public interface, libc and POSIX, nothing else. */
+ * The tool uses Semel's public interface, libc and POSIX; for stores also SQLite and Jansson. */
 #ifndef TOOL_TOOL_H
 #define TOOL_TOOL_H
 
@@ -26,12 +26,12 @@ enum tool_exit {
 /* The exit code for a call's outcome. */
 int tool_exit_of_result(enum semel_outcome outcome, enum semel_status status);
 
-/* The exit code when no call was made, for instance because no connection could be had. */
 /* Wait for a connection, as semel_client_wait_connected. Unless `patient`, an only server that is
  * clearly not there (no such socket, refused) is not waited for. */
 enum semel_status tool_wait_connected(struct semel_client *client, const char *address,
                                       int64_t timeout_ms, bool patient, char *text, size_t size);
 
+/* The exit code when no call was made, for instance because no connection could be had. */
 int tool_exit_of_status(enum semel_status status);
 
 /* The commands. argv[0] is "semel COMMAND". Each returns the exit code. */
@@ -39,5 +39,7 @@ int tool_serve(int argc, char **argv);
 int tool_call(int argc, char **argv);
 int tool_bench(int argc, char **argv);
 int tool_proxy(int argc, char **argv);
+int tool_sessions(int argc, char **argv);
+int tool_demo(int argc, char **argv);
 
 #endif

@@ -8,16 +8,7 @@ import signal
 import socket
 import threading
 
-from toolkit import ToolCase, main, semel
-
-
-def alive(pid):
-    """Is there a process of this id that has not ended?"""
-    try:
-        with open(f'/proc/{pid}/stat', encoding='utf-8') as file:
-            return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
-    except OSError:
-        return False
+from toolkit import ToolCase, alive, main, semel
 
 
 class Commands(ToolCase):

@@ -1,174 +1,256 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The demo, run small; and its audit, which must find what is wrong with doctored ledgers."""
+"""semel demo: small runs of it, runs that must fail, and runs that are interrupted."""
 
+import json
 import os
+import shutil
+import signal
+import sqlite3
 import subprocess
+import time
 import unittest
 
-from toolkit import HANG, ROOT, TOOL, ToolCase, main
+from toolkit import HANG, STORES, TOOL, ToolCase, main, needs_stores, semel
 
 AUDIT = os.environ.get('SEMEL_AUDIT')
-CALLS = 2000
+KEYS = ['calls', 'kills', 'kills_busy', 'cuts', 'replayed', 'reattached', 'resumed', 'lost',
+        'doubled', 'unknown', 'seconds']
 
 
-@unittest.skipUnless(AUDIT, 'built without the examples')
-class Audit(ToolCase):
-    """Ledgers written by this file; each test spoils one thing."""
+class WithoutStores(ToolCase):
+    @unittest.skipIf(STORES, 'built with stores')
+    def test_it_says_so(self):
+        self.check(semel('demo', '--seconds', '1'), 1, b'', 'built without SQLite')
+
+
+class Usage(ToolCase):
+    def refused(self, *args, words=()):
+        self.check(semel('demo', *args), 2, b'', *words)
+
+    def test_numbers(self):
+        self.refused('--seconds', '0', words=['--seconds', 'from 1 to'])
+        self.refused('--seconds', '5s', words=['--seconds'])
+        self.refused('--clients', '0', words=['--clients', 'from 1 to 64'])
+        self.refused('--clients', '65', words=['--clients'])
+        self.refused('--seed', 'x', words=['--seed'])
+
+    def test_durations(self):
+        self.refused('--kill-every', '300', words=['--kill-every', 'no unit'])
+        self.refused('--cut-every', '-5ms', words=['--cut-every', 'negative'])
+        self.refused('--kill-every', '5us', words=['--kill-every', 'too often'])
+
+    def test_arguments(self):
+        self.refused('bank', words=['too many arguments'])
+        self.refused('-o', 'xml', words=['json'])
+
+    @needs_stores
+    def test_a_directory_that_is_none(self):
+        with open(self.path('file'), 'w', encoding='utf-8'):
+            pass
+        self.refused('--keep', self.path('file'), words=['--keep', 'not empty'])
+        self.refused('--keep', self.directory, words=['--keep', 'not empty'])
+        self.refused('--keep', self.path('no/such'), words=['--keep', 'No such file'])
+        self.assertEqual(os.listdir(self.directory), ['file'])
+
+
+@needs_stores
+class DemoCase(ToolCase):
+    """Its temporary directories lie in the test's own."""
 
     def setUp(self):
         super().setUp()
-        self.server, self.client = [], []
-        for i in range(1, CALLS + 1):
-            kind, code = ('F', 7) if i % 5 == 0 else ('V', 0)
-            self.client.append(f'S 1.{i % 3}.{i} echo {i} {i * 77:x}')
-            self.server.append(f'R 1.{i % 3}.{i} echo {i} {i * 77:x} {kind} {code} 9 {i * 5:x} '
-                               f'{i:032x}')
-            self.client.append(f'D 1.{i % 3}.{i} {kind} {code} 9 {i * 5:x}')
-        self.counters = {
-            'client-1.json': f'{{"calls":{CALLS},"completed":{CALLS},"threads":3}}',
-            'server.json': f'{{"calls_started":{CALLS},"replayed":50,"reattached":60}}',
-            'proxy-1.json': '{"connections":99,"cuts":98,"cuts_mid_frame":40,"bytes":1}',
-        }
+        os.mkdir(self.path('tmp'))
+        self.env = dict(os.environ, TMPDIR=self.path('tmp'))
+        self.addCleanup(self.end_processes)
 
-    def audit(self, *options):
-        files = dict(self.counters)
-        files['server.ledger'] = '\n'.join(self.server)
-        files['client-1.ledger'] = '\n'.join(self.client)
-        for name, text in files.items():
-            with open(self.path(name), 'w', encoding='utf-8') as file:
-                file.write(text + '\n')
-        done = subprocess.run([AUDIT, *options, self.directory], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=HANG, text=True, check=False)
-        words = {}
-        for line in done.stdout.splitlines():
-            name, _, value = line.rpartition('  ')
-            words[name.strip()] = value.strip()
-        return done.returncode, words, done.stdout + done.stderr
+    def demo(self, *args, **more):
+        return semel('demo', *args, env=self.env, **more)
 
-    def fails(self, **expected):
-        code, words, text = self.audit()
-        self.assertEqual(code, 1, text)
-        self.assertIn('FAILED', text)
-        for name in ('lost', 'run twice', 'mismatched', 'unknown', 'not executed'):
-            self.assertEqual(int(words[name]), expected.get(name.replace(' ', '_'), 0), text)
-        return text
+    def processes(self):
+        """Ids of those that work in the test's directory."""
+        found = []
+        for pid in os.listdir('/proc'):
+            try:
+                if pid.isdigit() and os.readlink(f'/proc/{pid}/cwd').startswith(self.directory):
+                    found.append(int(pid))
+            except OSError:
+                pass
+        return found
 
-    def test_clean(self):
-        code, words, text = self.audit()
-        self.assertEqual(code, 0, text)
-        self.assertIn('PASSED', text)
-        self.assertEqual(words['calls'], str(CALLS))
-        self.assertEqual(words['connections broken'], '98 (40 in the middle of a frame)')
-        self.assertEqual(words['stored replies replayed'], '50')
-        self.assertEqual(words['running calls re-attached'], '60')
+    def end_processes(self):
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
-    def count(self, name, counter, change):
-        """The program that wrote the ledger counted the same."""
-        self.counters[name] = self.counters[name].replace(f'"{counter}":{CALLS}',
-                                                          f'"{counter}":{CALLS + change}')
+    def directories(self):
+        return os.listdir(self.path('tmp'))
 
-    def test_doubled_execution(self):
-        self.server.append(self.server[70])
-        self.count('server.json', 'calls_started', 1)
-        self.assertIn('run twice', self.fails(run_twice=1))
+    def gone(self):
+        """Nothing of it is left."""
+        self.wait_until(lambda: not self.processes(), 'processes are left')
+        self.assertEqual(self.directories(), [])
 
-    def test_missing_execution(self):
-        del self.server[70]
-        self.count('server.json', 'calls_started', -1)
-        self.assertIn('never run', self.fails(lost=1))
+    def running(self, *args):
+        demo = self.background('demo', '--seconds', '300', *args, env=self.env)
+        self.wait_until(lambda: len(self.pids_of(b'demo client')) == 4, 'it has no clients')
+        return demo
 
-    def test_missing_outcome(self):
-        self.client.remove([line for line in self.client if line.startswith('D')][70])
-        self.count('client-1.json', 'completed', -1)
-        self.assertIn('no outcome', self.fails(lost=1))
+    def pids_of(self, words):
+        """Processes of the demo with these words in their command line."""
+        found = []
+        for pid in self.processes():
+            try:
+                with open(f'/proc/{pid}/cmdline', 'rb') as file:
+                    if words in file.read().replace(b'\0', b' '):
+                        found.append(pid)
+            except OSError:
+                pass
+        return found
 
-    def test_missing_call(self):
-        del self.client[70]
-        self.count('client-1.json', 'calls', -1)
-        self.fails(mismatched=1)
-
-    def test_doubled_outcome(self):
-        self.client.append([line for line in self.client if line.startswith('D')][70])
-        self.count('client-1.json', 'completed', 1)
-        self.fails(mismatched=1)
-
-    def test_lines_that_nobody_counted(self):
-        for counter in (('client-1.json', 'calls'), ('client-1.json', 'completed'),
-                        ('server.json', 'calls_started')):
-            with self.subTest(counter):
-                self.setUp()
-                self.count(*counter, 1)
-                self.fails(mismatched=1)
-
-    def spoil(self, lines, index, field, value):
-        words = lines[index].split()
-        words[field] = value
-        lines[index] = ' '.join(words)
-
-    def test_changed_fields(self):
-        for name, field, value in (('server', 2, 'fast'), ('server', 3, '999999'),
-                                   ('server', 4, 'abc'), ('server', 5, 'F'), ('server', 6, '55'),
-                                   ('server', 7, '77'), ('server', 8, 'def')):
-            with self.subTest(field=field):
-                self.setUp()
-                self.spoil(getattr(self, name), 70, field, value)
-                self.fails(mismatched=1)
-
-    def test_changed_hash_at_the_client(self):
-        self.spoil(self.client, 71, 5, 'abc')
-        self.assertTrue(self.client[71].startswith('D'))
-        self.fails(mismatched=1)
-
-    def test_shared_key(self):
-        self.spoil(self.server, 70, 9, self.server[71].split()[9])
-        self.assertIn('same key', self.fails(mismatched=1))
-
-    def test_unknown(self):
-        self.spoil(self.client, 71, 2, 'U')
-        self.fails(unknown=1)
-
-    def test_not_executed_but_it_ran(self):
-        self.spoil(self.client, 71, 2, 'N')
-        self.fails(mismatched=1, not_executed=1)
-
-    def test_too_little_happened(self):
-        for name, old, new in (('proxy-1.json', '"cuts":98', '"cuts":3'),
-                               ('proxy-1.json', '"cuts_mid_frame":40', '"cuts_mid_frame":0'),
-                               ('server.json', '"replayed":50', '"replayed":0'),
-                               ('server.json', '"reattached":60', '"reattached":1')):
-            with self.subTest(old):
-                self.setUp()
-                self.counters[name] = self.counters[name].replace(old, new)
-                self.assertIn('too little happened', self.fails())
-        self.setUp()
-        code, _, text = self.audit('--min-calls', '100000')
-        self.assertEqual(code, 1)
-        self.assertIn('too little happened', text)
-
-    def test_what_it_cannot_read(self):
-        self.server[70] = self.server[70][:20]
-        code, _, text = self.audit()
-        self.assertEqual(code, 2, text)
-        self.assertIn('server.ledger:71', text)
-        self.setUp()
-        self.counters['server.json'] = '{}'
-        self.assertEqual(self.audit()[0], 2)
+    def audit(self, directory):
+        done = subprocess.run([AUDIT, directory], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=HANG, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
 
 
-@unittest.skipUnless(AUDIT, 'built without the examples')
-class Demo(ToolCase):
-    def test_a_small_run(self):
-        build = os.path.dirname(os.path.dirname(TOOL))
-        env = dict(os.environ, DEMO_SECONDS='4', DEMO_CLIENTS='3', DEMO_THREADS='8',
-                   DEMO_DIR=self.path('ledgers'),
-                   DEMO_AUDIT='--min-calls 200 --min-cuts 5 --min-mid-frame 2 --min-replayed 1 '
-                              '--min-reattached 1')
-        done = subprocess.run([os.path.join(ROOT, 'examples', 'demo', 'run.sh'), build], env=env,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=2 * HANG, text=True, check=False)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertIn('PASSED', done.stdout)
+class Runs(DemoCase):
+    def test_a_short_one(self):
+        outcome = self.demo('--seconds', '8', '-o', 'json')
+        self.check(outcome, 0)
+        self.assertEqual(outcome.out.count(b'\n'), 1, outcome)
+        result = outcome.json()
+        self.assertEqual(list(result), KEYS)
+        self.assertEqual((result['lost'], result['doubled'], result['unknown']), (0, 0, 0))
+        self.assertGreater(result['kills'], 3)
+        self.assertGreater(result['kills_busy'], 0.8 * result['kills'])
+        for key, least in (('cuts', 20), ('calls', 200), ('resumed', 10), ('replayed', 1),
+                           ('reattached', 1)):
+            self.assertGreaterEqual(result[key], least, key)
+        self.assertEqual(result['seconds'], 8.0)
+        self.gone()
+
+    def test_kept_and_judged_again(self):
+        kept = self.path('kept')
+        outcome = self.demo('--seconds', '3', '--keep', kept, '--clients', '2')
+        self.check(outcome, 0)
+        text = outcome.out.decode()
+        self.assertTrue(text.splitlines()[-1].startswith('PASSED'), outcome)
+        for words in ('server kills', 'before a start', 'before a commit', 'before a reply',
+                      'connections cut', 'doubled', 'mismatched'):
+            self.assertIn(words, text)
+        self.assertEqual(self.directories(), [])
+        code, words = self.audit(kept)
+        self.assertEqual(code, 0, words)
+        with open(os.path.join(kept, 'kills'), encoding='utf-8') as file:
+            self.assertIn(f'server kills     {len(file.readlines())},', text)
+        self.spoil(kept)
+        # A directory with something in it is not taken for another run.
+        self.check(self.demo('--keep', kept), 2, b'', 'not empty')
+
+    def spoil(self, kept):
+        """A row that is there twice, the money with it, is found."""
+        database = sqlite3.connect(os.path.join(kept, 'bank.db'))
+        database.execute('INSERT INTO moves SELECT * FROM moves ORDER BY amount LIMIT 1')
+        database.commit()
+        database.close()
+        code, words = self.audit(kept)
+        self.assertEqual(code, 1, words)
+        self.assertIn('transferred again', words)
+
+    def test_without_kills_and_cuts(self):
+        outcome = self.demo('--seconds', '2', '--kill-every', '0', '--cut-every', '0', '-o', 'json',
+                            '--clients', '1')
+        self.check(outcome, 0)
+        result = outcome.json()
+        self.assertEqual((result['kills'], result['cuts'], result['unknown']), (0, 0, 0))
+        self.gone()
+
+    def test_a_long_path(self):
+        """Sockets need a short one."""
+        self.env['TMPDIR'] = self.path('tmp/' + 'long' * 30)
+        os.mkdir(self.env['TMPDIR'])
+        self.check(self.demo('--seconds', '1', '--clients', '2'), 0)
+        self.assertEqual(os.listdir(self.env['TMPDIR']), [])
+
+
+class Failing(DemoCase):
+    def failed(self, outcome, *words):
+        """The directory is kept, and named; processes are gone."""
+        self.check(outcome, 1, None, *words)
+        self.assertNotIn(b'PASSED', outcome.out)
+        self.assertEqual(len(self.directories()), 1)
+        self.assertIn(self.path('tmp/' + self.directories()[0]), outcome.err)
+        self.wait_until(lambda: not self.processes(), 'processes are left')
+
+    def test_notices_that_run_again(self):
+        """A server that runs them once more after it died is found out."""
+        outcome = self.demo('--seconds', '6', '--kill-every', '200ms', '--server-option',
+                            '--on-crash', '--server-option', 'notify=rerun', '-o', 'json')
+        self.failed(outcome, 'began again', 'kills hit', 'FAILED: calls were')
+        self.assertGreater(json.loads(outcome.out.splitlines()[-1])['doubled'], 0)
+
+    def test_a_server_that_does_not_start(self):
+        begin = time.monotonic()
+        self.failed(self.demo('--server-option', '--nonsense'), 'does not start', 'exit status 2',
+                    'server.log')
+        self.assertLess(time.monotonic() - begin, HANG / 2)
+
+    def test_a_server_that_dies_by_itself(self):
+        demo = self.running('--kill-every', '0')
+        os.kill(self.pids_of(b'semel serve unix:')[0], signal.SIGKILL)
+        self.failed(demo.end(), 'the server ended by itself', 'signal 9', 'server.log')
+
+    def test_a_client_that_dies_by_itself(self):
+        demo = self.running()
+        os.kill(self.pids_of(b'client 1 0 plain')[0], signal.SIGKILL)
+        self.failed(demo.end(), 'client 1 failed', 'signal 9', 'client-1.log')
+
+    def test_no_audit(self):
+        """A tool that was copied without it says so at once."""
+        shutil.copy(TOOL, self.path('semel'))
+        done = subprocess.run([self.path('semel'), 'demo'], env=self.env, timeout=HANG,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if b'there is no audit' not in done.stdout:
+            self.skipTest('there is one installed')
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(self.directories(), [])
+
+    def test_output_that_cannot_be_written(self):
+        with open('/dev/full', 'wb') as full:
+            done = subprocess.run([TOOL, 'demo', '--seconds', '1'], stdout=full, env=self.env,
+                                  stderr=subprocess.PIPE, timeout=HANG, check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(b'cannot be written', done.stderr)
+
+
+class Interrupted(DemoCase):
+    def test_by_a_signal(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            demo = self.running()
+            time.sleep(0.7)
+            self.assertEqual(demo.end(number).code, 128 + number)
+            self.gone()
+
+    def test_at_once(self):
+        demo = self.background('demo', env=self.env)
+        demo.await_line('the seed is')
+        self.assertEqual(demo.end(signal.SIGINT).code, 130)
+        self.gone()
+
+    def test_killed(self):
+        """Its processes end with it, whatever ends it."""
+        demo = self.running()
+        time.sleep(0.7)
+        demo.end(signal.SIGKILL)
+        self.wait_until(lambda: not self.processes(), 'processes are left')
+
+    def test_what_is_kept_is_kept(self):
+        demo = self.running('--keep', self.path('kept'))
+        demo.end(signal.SIGINT)
+        self.assertTrue(os.path.exists(self.path('kept/bank.db')))
 
 
 if __name__ == '__main__':

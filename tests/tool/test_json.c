@@ -15,11 +15,11 @@ static void check_bytes(const void *data, size_t size, const char *expected)
     char *text = NULL;
     size_t length = 0;
     FILE *file = open_memstream(&text, &length);
-    struct json json;
+    struct jsonl json;
 
-    json_begin(&json, file);
-    json_bytes(&json, "b", data, size);
-    json_end(&json);
+    jsonl_begin(&json, file);
+    jsonl_bytes(&json, "b", data, size);
+    jsonl_end(&json);
     fclose(file);
     assert_string_equal(text, expected);
     free(text);
@@ -42,18 +42,44 @@ static void test_object(void **state)
     char *text = NULL;
     size_t length = 0;
     FILE *file = open_memstream(&text, &length);
-    struct json json;
+    struct jsonl json;
 
     (void)state;
-    json_begin(&json, file);
-    json_text(&json, "text", "bad \xff byte");
-    json_count(&json, "count", UINT64_MAX);
-    json_number(&json, "number", INT64_MIN);
-    json_real(&json, "real", 1.25, 1);
-    json_end(&json);
+    jsonl_begin(&json, file);
+    jsonl_text(&json, "text", "bad \xff byte");
+    jsonl_count(&json, "count", UINT64_MAX);
+    jsonl_number(&json, "number", INT64_MIN);
+    jsonl_real(&json, "real", 1.25, 1);
+    jsonl_end(&json);
     fclose(file);
     assert_string_equal(text, "{\"text\":\"bad \\ufffd byte\",\"count\":18446744073709551615,"
                               "\"number\":-9223372036854775808,\"real\":1.2}\n");
+    free(text);
+}
+
+static void test_arrays(void **state)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *file = open_memstream(&text, &length);
+    struct jsonl json;
+
+    (void)state;
+    jsonl_begin(&json, file);
+    jsonl_array(&json, "none");
+    jsonl_array_end(&json);
+    jsonl_array(&json, "two");
+    jsonl_item(&json);
+    jsonl_count(&json, "a", 1);
+    jsonl_count(&json, "b", 2);
+    jsonl_item_end(&json);
+    jsonl_item(&json);
+    jsonl_item_end(&json);
+    jsonl_array_end(&json);
+    jsonl_count(&json, "c", 3);
+    jsonl_end(&json);
+    fclose(file);
+    assert_string_equal(text, "{\"none\":[],\"two\":[{\"a\":1,\"b\":2},{}],\"c\":3}\n");
     free(text);
 }
 
@@ -75,6 +101,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         { "bytes are a string when they are UTF-8, else base64", test_bytes, NULL, NULL, NULL },
         { "an object is one line", test_object, NULL, NULL, NULL },
+        { "objects in an array", test_arrays, NULL, NULL, NULL },
         { "UTF-8 is checked strictly", test_utf8, NULL, NULL, NULL },
     };
 

@@ -3,16 +3,17 @@
 """What the tool says about itself, and what it refuses before doing anything."""
 
 import os
+import re
 import subprocess
 
 from toolkit import ROOT, ToolCase, main, semel
 
-COMMANDS = ('serve', 'call', 'bench', 'proxy')
+COMMANDS = ('serve', 'call', 'bench', 'proxy', 'sessions', 'demo')
 
 
 class Usage(ToolCase):
     def test_version(self):
-        self.check(semel('--version'), 0, b'semel 0.1.0\n')
+        self.check(semel('--version'), 0, b'semel 0.2.0\n')
 
     def test_help(self):
         for args in (['--help'], ['help'], ['-h']):
@@ -67,6 +68,7 @@ class Usage(ToolCase):
         self.refused(['call', 'unix:/x', 'm', 'a', 'b'], 'quotes')
         self.refused(['call', 'unix:/x', 'm', '-o', 'xml'], 'json')
         self.refused(['call', 'unix:/x', 'm', '--nonsense'], 'nonsense')
+        self.refused(['call', 'unix:/x', 'm', '--key', ''], '--key')
         self.refused(['serve'], 'address')
         self.refused(['serve', 'unix:/x', 'noequals'], 'NAME=COMMAND')
         self.refused(['serve', 'unix:/x', '=command'], 'NAME=COMMAND')
@@ -85,30 +87,47 @@ class Usage(ToolCase):
 
 
 def options_of(command):
-    known = semel(command, '--help').out.decode().replace('=', ' ').replace('[', ' ').split()
-    return {word.rstrip(',.;') for word in known if word.startswith('--')}
+    """Those that its help lists."""
+    return set(re.findall(r'^ {2,6}(?:-\S, )?(--[\w-]+)', semel(command, '--help').out.decode(),
+                          re.M))
 
 
 class Manual(ToolCase):
+    def page(self, name):
+        with open(os.path.join(ROOT, 'docs', 'man', name + '.scd'), encoding='utf-8') as file:
+            return file.read()
+
     def test_every_option_is_in_the_manual(self):
-        with open(os.path.join(ROOT, 'docs', 'man', 'semel.1.scd'), encoding='utf-8') as file:
-            common = file.read() + '--usage'
+        common = self.page('semel.1') + '--usage'
         for command in COMMANDS:
-            path = os.path.join(ROOT, 'docs', 'man', f'semel-{command}.1.scd')
-            with open(path, encoding='utf-8') as file:
-                page = file.read()
+            page = self.page(f'semel-{command}.1')
             for option in options_of(command):
                 self.assertTrue(option in page or option in common, f'{command} {option}')
+
+    def test_every_option_of_the_manual_is_there(self):
+        for command in COMMANDS:
+            known = options_of(command)
+            page = self.page(f'semel-{command}.1')
+            for option in re.findall(r'^\*(?:-\w\*, \*)?(--[\w-]+)', page, re.M):
+                self.assertIn(option, known, command)
+
+    def test_every_page_is_built(self):
+        with open(os.path.join(ROOT, 'docs', 'man', 'meson.build'), encoding='utf-8') as file:
+            listed = file.read()
+        for command in COMMANDS:
+            self.assertIn(f"'semel-{command}.1'", listed)
+            self.assertIn(f'*semel-{command}*(1)', self.page('semel.1'))
 
 
 class Completion(ToolCase):
     SCRIPT = os.path.join(ROOT, 'tool', 'completion', 'semel.bash')
 
-    def complete(self, *words):
-        script = f'source {self.SCRIPT}; COMP_WORDS=({" ".join(words)} ""); ' \
-                 f'COMP_CWORD={len(words)}; _semel; printf "%s\\n" "${{COMPREPLY[@]}}"'
-        done = subprocess.run(['bash', '-c', script.replace('""', "''")], check=True,
-                              stdout=subprocess.PIPE, text=True)
+    def complete(self, *words, typed=''):
+        """What is offered behind these words for the one that is being typed."""
+        script = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _semel; ' \
+                 'printf "%s\\n" "${COMPREPLY[@]}"'
+        done = subprocess.run(['bash', '-c', script, self.SCRIPT, *words, typed], check=True,
+                              stdout=subprocess.PIPE, text=True, cwd=self.directory)
         return done.stdout.split()
 
     def test_it_parses(self):
@@ -117,13 +136,27 @@ class Completion(ToolCase):
     def test_commands(self):
         for command in COMMANDS:
             self.assertIn(command, self.complete('semel'))
+            self.assertIn(command, self.complete('semel', typed=command[:2]))
+            self.assertIn(command, self.complete('semel', 'help'))
+        self.assertEqual(self.complete('semel', typed='ses'), ['sessions'])
 
-    def test_every_option_is_known_to_the_tool(self):
-        with open(self.SCRIPT, encoding='utf-8') as file:
-            text = file.read()
+    def test_options(self):
         for command in COMMANDS:
-            for option in options_of(command):
-                self.assertIn(option, text)
+            self.assertEqual(set(self.complete('semel', command, typed='--')), options_of(command))
+
+    def test_values(self):
+        self.assertEqual(self.complete('semel', 'call', '-o'), ['json', 'text'])
+        self.assertEqual(self.complete('semel', 'serve', '--orphans'), ['kill', 'wait'])
+
+    def test_what_sessions_does(self):
+        verbs = ['list', 'show', 'forget', 'poisoned', 'renew']
+        with open(self.path('x.db'), 'w', encoding='utf-8'):
+            pass
+        self.assertEqual(self.complete('semel', 'sessions', typed='x'), ['x.db'])
+        self.assertEqual(self.complete('semel', 'sessions', 'sqlite', typed=':'), ['x.db'])
+        self.assertEqual(self.complete('semel', 'sessions', 'x.db'), verbs)
+        self.assertEqual(self.complete('semel', 'sessions', 'sqlite', ':', 'x.db'), verbs)
+        self.assertEqual(self.complete('semel', 'sessions', 'x.db', typed='po'), ['poisoned'])
 
 
 if __name__ == '__main__':

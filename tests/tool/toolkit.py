@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -14,7 +15,20 @@ import unittest
 ROOT = os.environ.get('SEMEL_ROOT') or os.path.abspath(os.path.join(os.path.dirname(__file__),
                                                                     '..', '..'))
 TOOL = os.environ.get('SEMEL_TOOL') or os.path.join(ROOT, 'build', 'release', 'tool', 'semel')
+STORES = os.environ.get('SEMEL_STORES', '1') == '1'
 HANG = 120  # seconds after which something hangs, on any machine
+
+
+needs_stores = unittest.skipUnless(STORES, 'built without stores')
+
+
+def alive(pid):
+    """Is there a process of this id that has not ended?"""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8') as file:
+            return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
+    except OSError:
+        return False
 
 
 class Outcome:
@@ -119,6 +133,48 @@ class ToolCase(unittest.TestCase):
                     self.check(server.end(signal.SIGTERM), 0)
             self.addCleanup(drain)
         return server
+
+    def store(self, name='store.db'):
+        return 'sqlite:' + self.path(name)
+
+    def sql(self, text, name='store.db'):
+        """Run statements on a database that no server has; the rows of the last."""
+        database = sqlite3.connect(self.path(name))
+        try:
+            rows = []
+            for statement in text.split(';'):
+                rows = database.execute(statement).fetchall()
+            database.commit()
+            return rows
+        finally:
+            database.close()
+
+    def look(self, text, name='store.db'):
+        """The rows of a query, beside a server."""
+        database = sqlite3.connect(f'file:{self.path(name)}?mode=ro', uri=True, timeout=HANG)
+        try:
+            return database.execute(text).fetchall()
+        finally:
+            database.close()
+
+    def pids(self, name='pids', count=1):
+        """The process ids that commands have written into a file; they are killed at the end."""
+        def written():
+            if not os.path.exists(self.path(name)):
+                return []
+            with open(self.path(name), encoding='utf-8') as file:
+                return [int(pid) for pid in file.read().split()]
+
+        def kill(pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+        self.wait_until(lambda: len(written()) >= count, 'the commands never ran')
+        for pid in written():
+            self.addCleanup(kill, pid)
+        return written()
 
     def proxy(self, target, *args, name='p'):
         address = 'unix:' + self.path(name)

@@ -2,43 +2,53 @@
 # Completion of the semel command for bash.
 _semel() {
     local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local common='--quiet --verbose --output --help --usage' options=
+    local commands='serve call bench proxy sessions demo help'
+    local common='--quiet --verbose --output --help --usage' options= words=
 
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'serve call bench proxy help --help --version' \
-            -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$current")
         return
     fi
     case $before in
-    -o | --output)
-        mapfile -t COMPREPLY < <(compgen -W 'json text' -- "$current")
-        return
-        ;;
-    --ledger | --stats)
-        mapfile -t COMPREPLY < <(compgen -f -- "$current")
-        return
-        ;;
+    -o | --output) words='json text' ;;
+    --orphans) words='kill wait' ;;
     esac
+    if [ -n "$words" ]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+        return
+    fi
     case ${COMP_WORDS[1]} in
     serve)
         options='--workers --on-demand --backlog --limit --max-run --idempotent --body-limit
-            --kill-after --drain --ledger --insecure'
+            --kill-after --drain --ledger --insecure --session-idle --store --sql --on-crash
+            --orphans --key-retention --foreign-keys --adopt'
         ;;
-    call) options='--timeout --connect-timeout --rerun-ok --refuse-when-full --body-limit' ;;
+    call)
+        options='--timeout --connect-timeout --rerun-ok --key --outbox --refuse-when-full
+            --body-limit'
+        ;;
     bench)
         options='--threads --window --size --body --duration --calls --timeout --connect-timeout
             --refuse-when-full --rerun-ok'
         ;;
     proxy) options='--cut-every --half-open --mid-frame --delay --seed --stats' ;;
-    help) options='serve call bench proxy' common= ;;
+    sessions)
+        # A store whose scheme bash takes for two more words: sqlite : PATH.
+        local verb=3
+        [ "${COMP_WORDS[3]-}" = : ] && verb=5
+        [ "$COMP_CWORD" -eq "$verb" ] && words='list show forget poisoned renew'
+        ;;
+    demo) options='--seconds --clients --kill-every --cut-every --seed --keep' ;;
+    help) words=$commands common= ;;
     esac
     case $current in
     -*) mapfile -t COMPREPLY < <(compgen -W "$options $common" -- "$current") ;;
     *)
-        if [ "${COMP_WORDS[1]}" = help ]; then
-            mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+        if [ -n "$words" ]; then
+            mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
         else
+            [ "$current" = : ] && current=
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
         fi
         ;;
