@@ -90,6 +90,7 @@ void sml_posted_renew(struct sml_posted *posted, uint64_t age_ms)
                               .key_bytes = posted->record.call.key_bytes,
                               .fingerprint = posted->record.call.fingerprint,
                               .prepared = true,
+                              .store_epoch = posted->record.call.store_epoch,
                               .rerun = true };
 
     free(posted->record.call.reply);
@@ -248,6 +249,7 @@ static bool load_call(uint64_t id, struct semel_bytes call, struct semel_bytes r
     }
     sml_posted_renew(posted, sml_posted_age_ms(record.posted_ms, outbox->wall_seen));
     posted->state = SML_POSTED_AGAIN;
+    outbox->client->link.keyed_outside++;
     outbox->outstanding++;
     sml_list_push_back(&outbox->queue, &posted->link);
     return true;

@@ -106,7 +106,7 @@ static enum sml_stored write_all(struct sml_client_outbox *outbox, struct sml_li
 /* Into the machine. False: it takes none now. */
 static bool submit(struct semel_client *client, struct sml_posted *posted)
 {
-    bool taken;
+    bool taken, again = posted->record.call.rerun;
 
     sml_mutex_lock(&client->lock);
     client->now = sml_clock_now();
@@ -115,6 +115,7 @@ static bool submit(struct semel_client *client, struct sml_posted *posted)
     if (taken) {
         client->in_flight++;
         client->counters.calls_started++;
+        client->link.keyed_outside -= again;
         if (posted->withdrawn)
             sml_caller_cancel(&client->link.caller, &posted->record.call, client->now);
         sml_client_write(client, true);
@@ -401,6 +402,14 @@ static bool is_final(const struct sml_call *call)
     }
 }
 
+/* It will be submitted again, to the same store. */
+static void announce_again(struct semel_client *client)
+{
+    sml_mutex_lock(&client->lock);
+    client->link.keyed_outside++;
+    sml_mutex_unlock(&client->lock);
+}
+
 /* A result for which there is no memory: the server is acknowledged, and asked anew by the key. */
 static void let_go(struct semel_client *client, struct sml_posted *posted)
 {
@@ -415,15 +424,18 @@ void sml_client_outbox_ended(struct semel_client *client, struct sml_call *call,
     struct sml_posted *posted = (struct sml_posted *)call;
     struct sml_client_outbox *outbox = client->outbox;
     bool stands = (from_server || is_final(call)) && sml_posted_keep_verdict(posted);
+    bool again = !stands && call->verdict.status != SEMEL_STOPPED;
     uint64_t now = sml_clock_now();
 
     if (from_server && !stands)
         let_go(client, posted);
+    if (again)
+        announce_again(client);
     sml_mutex_lock(&outbox->lock);
     if (stands) {
         posted->state = SML_POSTED_ENDED;
         sml_list_push_back(&outbox->queue, &posted->link);
-    } else if (call->verdict.status == SEMEL_STOPPED) {
+    } else if (!again) {
         posted->state = SML_POSTED_PARKED;
     } else {
         sml_posted_renew(posted,

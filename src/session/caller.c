@@ -72,6 +72,13 @@ void sml_caller_set_timer(struct sml_caller *caller, struct sml_call *call, uint
         sml_heap_insert(&caller->timers, &call->timer, key);
 }
 
+/* Only the store that it was submitted to before can tell what became of it. */
+static bool needs_store(const struct sml_call *call)
+{
+    return call->rerun && call->key_bytes > 0 && !(call->flags & SML_CALL_RERUN_OK) &&
+           !SML_BUG(KEYED_ELSEWHERE);
+}
+
 enum semel_status sml_caller_submit(struct sml_caller *caller, struct sml_call *call, uint64_t now)
 {
     if (caller->pending >= caller->pending_max)
@@ -88,7 +95,9 @@ enum semel_status sml_caller_submit(struct sml_caller *caller, struct sml_call *
     call->submitted = now;
     sml_list_push_back(&caller->queued, &call->link);
     caller->pending++;
-    if (call->deadline <= now)
+    if (needs_store(call) && call->store_epoch != caller->store_epoch)
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_SESSION_LOST);
+    else if (call->deadline <= now)
         sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
     else
         sml_caller_set_timer(caller, call, call->deadline);
@@ -313,12 +322,6 @@ static void requeue(struct sml_caller *caller, struct sml_call *call)
     sml_caller_set_timer(caller, call, call->deadline);
 }
 
-/* Only the store that it was submitted to before can tell what became of it. */
-static bool needs_store(const struct sml_call *call)
-{
-    return call->rerun && call->key_bytes > 0 && !(call->flags & SML_CALL_RERUN_OK);
-}
-
 bool sml_caller_needs_store(const struct sml_caller *caller)
 {
     const struct sml_list *queued = &caller->queued;
@@ -333,6 +336,7 @@ void sml_caller_fail_keyed(struct sml_caller *caller)
 {
     struct sml_list *node, *next;
 
+    caller->store_epoch++;
     for (node = caller->queued.next; node != &caller->queued; node = next) {
         struct sml_call *call = SML_CONTAINER(node, struct sml_call, link);
 

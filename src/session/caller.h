@@ -62,6 +62,7 @@ struct sml_call {
                        any more */
     bool resent;    /* this connection sends it again from the start */
     uint32_t epoch; /* the session its xid belongs to */
+    uint32_t store_epoch;          /* the store that it was submitted to last */
     uint64_t submitted;            /* monotonic ns */
     struct sml_origin_call origin; /* its first xid and session, once resubmitted */
     uint64_t xid;
@@ -101,6 +102,7 @@ struct sml_caller {
     uint64_t next_limit;         /* xids below it may be given */
     uint64_t durable_hi;         /* the highest xid that the server said was in its store */
     uint32_t epoch;              /* counts sessions */
+    uint32_t store_epoch;        /* rises with each change of the store */
     uint64_t next;               /* the next xid */
     uint32_t window;             /* granted */
     uint64_t request_body_bytes; /* granted: largest request body */
@@ -156,7 +158,7 @@ void sml_caller_begin_session(struct sml_caller *caller);
 bool sml_caller_needs_store(const struct sml_caller *caller);
 
 /* The server's store is not the one where keyed calls were submitted before: those that wait to be
- * submitted again end as unknown. */
+ * submitted again end as unknown, and so do those that were there and are submitted from now on. */
 void sml_caller_fail_keyed(struct sml_caller *caller);
 
 /* WELCOME was read: take over what it grants. The states of the listed calls follow through

@@ -185,6 +185,7 @@ static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uin
     }
     call->xid = caller->next++;
     call->epoch = caller->epoch;
+    call->store_epoch = caller->store_epoch;
     caller->pending--;
     caller->unreleased++;
     caller->bytes_out += call->body_bytes;

@@ -133,8 +133,9 @@ static uint64_t backoff(struct sml_link *link, uint32_t round)
 
 static void plan_attempt(struct sml_link *link, bool fault, uint64_t now)
 {
-    bool bound = sml_caller_outstanding(&link->caller) > 0 ||
-                 (link->has_store && sml_caller_needs_store(&link->caller));
+    bool bound =
+        sml_caller_outstanding(&link->caller) > 0 ||
+        (link->has_store && (link->keyed_outside > 0 || sml_caller_needs_store(&link->caller)));
     uint32_t choices = bound ? 1 : link->options.addresses;
 
     if (fault)

@@ -85,7 +85,9 @@ struct sml_link {
     uint8_t secret[32];
     uint8_t server_id[16];
     uint64_t generation;
-    bool has_store; /* where keyed calls were submitted: */
+    uint32_t keyed_outside; /* the shell's: keyed calls that were submitted before and will be again
+                             */
+    bool has_store;         /* where keyed calls were submitted: */
     uint8_t store_id[16];
     uint64_t store_generation;
     uint64_t conn_no;

@@ -366,7 +366,7 @@ static void the_store_of_the_keys_outlives_their_session(void **state)
     for (int other = 0; other < 2; other++) {
         struct fixture *f;
         void *opened;
-        struct sml_call *again;
+        struct sml_call *again, *late;
 
         set_up_kept(&opened);
         f = opened;
@@ -387,6 +387,19 @@ static void the_store_of_the_keys_outlives_their_session(void **state)
             fixture_expect(f, again, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
         else
             assert_int_equal(fixture_callee(f)->hi, 1);
+        late = calloc(1, sizeof *late); /* it had to wait outside meanwhile */
+        *late = (struct sml_call){ .method = "m",
+                                   .method_bytes = 1,
+                                   .key = "late",
+                                   .key_bytes = 4,
+                                   .deadline = SML_NEVER,
+                                   .rerun = true };
+        assert_int_equal(sml_link_submit(&f->link, late, f->now), SEMEL_OK);
+        fixture_pump(f);
+        if (other)
+            fixture_expect(f, late, SEMEL_UNKNOWN, SEMEL_SESSION_LOST, NULL);
+        else
+            assert_int_equal(fixture_callee(f)->hi, 2);
         fixture_free(f);
     }
     (void)state;
@@ -429,7 +442,11 @@ static void keys_wait_for_the_address_of_their_store(void **state)
     next_address(f); /* planned before */
     for (int i = 0; i < 4; i++)
         assert_int_equal(next_address(f), 1);
+    f->link.keyed_outside = 1;
     again->flags = SML_CALL_RERUN_OK;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(next_address(f), 1);
+    f->link.keyed_outside = 0;
     assert_int_equal(next_address(f), 1);
     assert_int_equal(next_address(f), 2);
     f->link_options.addresses = 1;
