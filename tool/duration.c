@@ -4,14 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <semel/limits.h>
+
 struct unit {
     const char *name;
     int64_t ns;
 };
 
 static const struct unit units[] = {
-    { "us", INT64_C(1000) },       { "ms", INT64_C(1000000) },      { "s", INT64_C(1000000000) },
-    { "m", INT64_C(60000000000) }, { "h", INT64_C(3600000000000) },
+    { "us", INT64_C(1000) },         { "ms", INT64_C(1000000) },
+    { "s", INT64_C(1000000000) },    { "m", INT64_C(60000000000) },
+    { "h", INT64_C(3600000000000) }, { "d", INT64_C(86400000000000) },
 };
 
 static const struct unit *unit_find(const char *name)
@@ -51,11 +54,11 @@ static bool explain(const char *text, char *why, size_t why_size)
     else if (*rest == '\0')
         snprintf(why, why_size,
                  "'%.40s' has no unit; write %.20sms, %.20ss or another of "
-                 "us, ms, s, m, h",
+                 "us, ms, s, m, h, d",
                  text, text, text);
     else
-        snprintf(why, why_size, "'%.40s' has the unknown unit '%.20s'; use us, ms, s, m or h", text,
-                 rest);
+        snprintf(why, why_size, "'%.40s' has the unknown unit '%.20s'; use us, ms, s, m, h or d",
+                 text, rest);
     return false;
 }
 
@@ -86,7 +89,8 @@ too_long:
     return false;
 }
 
-bool duration_parse_ms(const char *text, int64_t *out_ms, char *why, size_t why_size)
+static bool parse_ms(const char *text, int64_t most, const char *most_text, int64_t *out_ms,
+                     char *why, size_t why_size)
 {
     int64_t ns, ms;
 
@@ -97,12 +101,22 @@ bool duration_parse_ms(const char *text, int64_t *out_ms, char *why, size_t why_
         snprintf(why, why_size, "'%.40s' is too short; it must be more than nothing", text);
         return false;
     }
-    if (ms > INT32_MAX) {
-        snprintf(why, why_size, "'%.40s' is too long; at most 596h", text);
+    if (ms > most) {
+        snprintf(why, why_size, "'%.40s' is too long; at most %s", text, most_text);
         return false;
     }
     *out_ms = ms;
     return true;
+}
+
+bool duration_parse_ms(const char *text, int64_t *out_ms, char *why, size_t why_size)
+{
+    return parse_ms(text, INT32_MAX, "596h", out_ms, why, why_size);
+}
+
+bool duration_parse_kept_ms(const char *text, int64_t *out_ms, char *why, size_t why_size)
+{
+    return parse_ms(text, SEMEL_KEPT_MS_MAX, "3650d", out_ms, why, why_size);
 }
 
 const char *duration_format(int64_t ns, char *text, size_t size)

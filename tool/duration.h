@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* duration.h - durations as people write them. Each carries its unit: 250us 20ms 1.5s 5m 1h. */
+/* duration.h - durations as people write them. Each carries its unit: 250us 20ms 1.5s 5m 1h 7d. */
 #ifndef TOOL_DURATION_H
 #define TOOL_DURATION_H
 
@@ -12,6 +12,9 @@ bool duration_parse(const char *text, int64_t *out_ns, char *why, size_t why_siz
 
 /* As duration_parse, in milliseconds, rounded up, 1 .. 2^31-1. */
 bool duration_parse_ms(const char *text, int64_t *out_ms, char *why, size_t why_size);
+
+/* The same for what outlives a process: 1 .. SEMEL_KEPT_MS_MAX, ten years. */
+bool duration_parse_kept_ms(const char *text, int64_t *out_ms, char *why, size_t why_size);
 
 /* Write "850us", "1.25s" ... of at most four significant digits. Returns `text`. */
 const char *duration_format(int64_t ns, char *text, size_t size);

@@ -308,11 +308,11 @@ static error_t parse_numbers(int key, char *arg, struct service *service, struct
             argp_error(state, "--drain: %s", why);
         return 0;
     case KEY_RETENTION:
-        if (!duration_parse_ms(arg, &service->options.key_retention_ms, why, sizeof why))
+        if (!duration_parse_kept_ms(arg, &service->options.key_retention_ms, why, sizeof why))
             argp_error(state, "--key-retention: %s", why);
         return 0;
     case KEY_SESSION_IDLE:
-        if (!duration_parse_ms(arg, &service->options.idle_session_ms, why, sizeof why))
+        if (!duration_parse_kept_ms(arg, &service->options.idle_session_ms, why, sizeof why))
             argp_error(state, "--session-idle: %s", why);
         return 0;
     default:

@@ -38,6 +38,7 @@ static void test_units(void **state)
     assert_int_equal(parsed("10s"), INT64_C(10000000000));
     assert_int_equal(parsed("5m"), INT64_C(300000000000));
     assert_int_equal(parsed("1h"), INT64_C(3600000000000));
+    assert_int_equal(parsed("7d"), INT64_C(604800000000000));
     assert_int_equal(parsed("0s"), 0);
     assert_int_equal(parsed("1.5s"), 1500000000);
     assert_int_equal(parsed("0.25ms"), 250000);
@@ -52,7 +53,7 @@ static void test_refusals(void **state)
     refused("0", "has no unit");
     refused("", "is missing");
     refused("-5s", "negative");
-    refused("5sec", "unknown unit 'sec'; use us, ms, s, m or h");
+    refused("5sec", "unknown unit 'sec'; use us, ms, s, m, h or d");
     refused("5 s", "unknown unit ' s'");
     refused("5S", "unknown unit 'S'");
     refused("ms", "not a duration");
@@ -79,6 +80,11 @@ static void test_milliseconds(void **state)
     assert_true(duration_parse_ms("596h", &ms, why, sizeof why));
     assert_false(duration_parse_ms("597h", &ms, why, sizeof why));
     assert_non_null(strstr(why, "too long"));
+    assert_true(duration_parse_kept_ms("597h", &ms, why, sizeof why));
+    assert_true(duration_parse_kept_ms("3650d", &ms, why, sizeof why));
+    assert_int_equal(ms, INT64_C(315360000000));
+    assert_false(duration_parse_kept_ms("3651d", &ms, why, sizeof why));
+    assert_non_null(strstr(why, "at most 3650d"));
     assert_false(duration_parse_ms("0s", &ms, why, sizeof why));
     assert_non_null(strstr(why, "too short"));
     assert_false(duration_parse_ms("7", &ms, why, sizeof why));
