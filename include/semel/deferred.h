@@ -41,9 +41,9 @@ struct semel_deferred; /* shared */
 struct semel_fired {
     enum semel_status status; /* OK: a value; else why there is none */
     int code;                 /* of a failure; the application's */
-    const char *text;         /* of a failure; never NULL, "" for a value; the deferred's */
     void *value;              /* of a value; may be NULL */
     void (*drop)(void *value); /* frees it; NULL: nothing to free */
+    char text[SEMEL_FIRED_TEXT_BYTES]; /* of a failure; "" for a value */
 };
 
 /* The result becomes a value (moved in) or a failure (status not OK; text copied, NULL for the
@@ -60,9 +60,10 @@ SEMEL_API void *semel_fired_take(struct semel_fired *fired);
  * result takes the place of `fired`: the one it belongs to waits for it. */
 typedef struct semel_deferred *(*semel_fired_fn)(struct semel_fired *fired, void *user);
 
-/* Cancelled: fire the deferred, now or later; or do not, and it fails with CANCELLED at once when
- * this returns. Called at most once, on the deferred's thread. */
-typedef void (*semel_canceller_fn)(struct semel_deferred *deferred, void *user);
+/* The deferred is cancelled: stop what would fire it. Returns false: unless it has fired by now, it
+ * fails with CANCELLED at once, and firing it later is ALREADY; true: it waits on, and will be fired
+ * with what comes of it. Called at most once, on the deferred's thread. */
+typedef bool (*semel_canceller_fn)(struct semel_deferred *deferred, void *user);
 
 /* out: one reference, owned by caller. loop: lent until the last reference is gone; may be NULL.
  * canceller: may be NULL. Returns: OK; NO_MEMORY. Thread: any thread. Since: 0.3 */
@@ -114,9 +115,10 @@ SEMEL_API enum semel_status semel_deferred_resume(struct semel_deferred *deferre
  * Thread: any thread; without a loop the owner's. Since: 0.3 */
 SEMEL_API void semel_deferred_cancel(struct semel_deferred *deferred);
 
-/* Cancel it unless it has a result within timeout_ms (0 .. 2^31-1); then it fails with DEADLINE
- * where the cancellation would have made it CANCELLED. Once per deferred. Returns: OK; ALREADY;
- * INVALID: the range, or no loop; NO_MEMORY; DENIED. Thread: loop thread. Since: 0.3 */
+/* Cancel it unless its result gets here within timeout_ms (0 .. 2^31-1), that is through the callbacks
+ * added before; for those added later it is then DEADLINE where this cancellation made it
+ * CANCELLED. Returns: OK; INVALID: the range, or no loop; NO_MEMORY, LIMIT; DENIED.
+ * Thread: loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_deferred_timeout(struct semel_deferred *deferred,
                                                    int64_t timeout_ms) SEMEL_MUST_USE;
 
