@@ -5,6 +5,10 @@
 #ifndef SML_BASE_EXECUTOR_H
 #define SML_BASE_EXECUTOR_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
 #include <semel/loop.h>
 
 #include "base/heap.h"
@@ -19,12 +23,19 @@ struct sml_moment {
     void (*fn)(struct sml_moment *moment);
 };
 
+static inline void sml_moment_init(struct sml_moment *moment, void (*fn)(struct sml_moment *moment))
+{
+    sml_heap_node_init(&moment->node);
+    moment->fn = fn;
+}
+
 struct sml_executor_ops {
     /* Is this the thread that callbacks run on? */
     bool (*is_here)(const struct sml_executor *executor);
     /* Any thread: run the task there. Never fails; the task must not wait already. */
     void (*post)(struct sml_executor *executor, struct semel_task *task);
-    /* The executor's thread: call moment->fn at node.key, once; and not after all. */
+    /* The executor's thread: call moment->fn at `at`, once, out of any callback; and not after all.
+     * A moment that is armed is moved; disarming one that is not is harmless. */
     void (*arm)(struct sml_executor *executor, struct sml_moment *moment, uint64_t at);
     void (*disarm)(struct sml_executor *executor, struct sml_moment *moment);
     uint64_t (*now)(struct sml_executor *executor); /* monotonic ns */
@@ -38,12 +49,32 @@ struct sml_executor {
     _Atomic(uint32_t) users; /* deferreds, locks and queues that lie with it */
 };
 
-/* NULL: the executor of those without a loop, which is here always and can neither post nor arm. */
+/* The executor of those without a loop: it is here always, on every thread, allocates from libc,
+ * and can neither post nor arm. Nothing of it changes, so that threads share it. */
+extern struct sml_executor sml_no_loop;
+
 static inline struct sml_executor *sml_executor_of(struct semel_loop *loop)
 {
-    extern struct sml_executor sml_no_loop;
-
     return loop ? (struct sml_executor *)(void *)loop : &sml_no_loop;
+}
+
+/* Can it post and arm? */
+static inline bool sml_executor_has_loop(const struct sml_executor *executor)
+{
+    return executor != &sml_no_loop;
+}
+
+/* Something lies with it from now on, until sml_executor_leave: it cannot be destroyed. */
+static inline void sml_executor_enter(struct sml_executor *executor)
+{
+    if (sml_executor_has_loop(executor))
+        (void)atomic_fetch_add_explicit(&executor->users, 1, memory_order_relaxed);
+}
+
+static inline void sml_executor_leave(struct sml_executor *executor)
+{
+    if (sml_executor_has_loop(executor))
+        (void)atomic_fetch_sub_explicit(&executor->users, 1, memory_order_release);
 }
 
 #endif
