@@ -39,10 +39,10 @@ struct semel_deferred; /* shared */
 /* What a deferred has fired with. In a callback it is changed by semel_fired_set_*; reading its
  * fields is always fine. */
 struct semel_fired {
-    enum semel_status status; /* OK: a value; else why there is none */
-    int code;                 /* of a failure; the application's */
-    void *value;              /* of a value; may be NULL */
-    void (*drop)(void *value); /* frees it; NULL: nothing to free */
+    enum semel_status status;          /* OK: a value; else why there is none */
+    int code;                          /* of a failure; the application's */
+    void *value;                       /* of a value; may be NULL */
+    void (*drop)(void *value);         /* frees it; NULL: nothing to free */
     char text[SEMEL_FIRED_TEXT_BYTES]; /* of a failure; "" for a value */
 };
 
@@ -147,8 +147,8 @@ enum semel_gather_mode {
 
 /* The value of a gathered deferred. */
 struct semel_gathered {
-    size_t count;               /* results: all of them, or 1 with FIRST and ANY_RESULT */
-    size_t index;               /* which member, with FIRST and ANY_RESULT */
+    size_t count;                /* results: all of them, or 1 with FIRST and ANY_RESULT */
+    size_t index;                /* which member, with FIRST and ANY_RESULT */
     struct semel_fired *results; /* in the members' order */
 };
 

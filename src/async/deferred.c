@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: MIT */
+/* deferred.c - deferreds: firing, the run through the steps, references.
+ *
+ * What is done with a result is a list of steps: pairs of callbacks, and joins. A join stands for
+ * another deferred, the *follower*, that waits for this one, its *source*: either semel_deferred_chain
+ * put it there, or a callback of the follower returned the source. In both cases the source has a
+ * reference to the follower, and the follower a bare pointer back, for cancelling. So whoever is
+ * going to fire the innermost one keeps everything alive that waits for it, and what nobody will
+ * fire any more goes by itself. The join lies in the follower, so waiting allocates nothing.
+ *
+ * run() is a loop over a list of deferreds whose steps are being run, linked by `next`, the innermost
+ * first. Passing a result on puts the follower in front; so chains of any length need one frame, in
+ * both directions. destroy() has a list for the same reason.
+ *
+ * Threads. Whoever wins `claim` may write the result; all other fields belong to the executor's
+ * thread. Other threads leave a bit in `posted`, and the task, which has a reference while it waits,
+ * does the rest there. The last reference, given back elsewhere, travels the same way: callbacks,
+ * destructors and reports all come on the executor's thread.
+ *
+ * A reference that a callback gives back may be the last one; `held` says that somebody up the stack
+ * still needs the deferred, and then it is only marked, and destroyed on the way out. */
+#include "async/deferred.h"
+
+#include <string.h>
+
+#include "base/check.h"
+
+static void destroy(struct semel_deferred *deferred);
+static void do_posted(void *user);
+
+/* --- references --------------------------------------------------------------------------- */
+
+static struct semel_deferred *add_ref(struct semel_deferred *deferred)
+{
+    (void)atomic_fetch_add_explicit(&deferred->refs, 1, memory_order_relaxed);
+    return deferred;
+}
+
+/* True: it was the last one, and the caller has to destroy it. Whoever sees a count of one has that
+ * one, and nobody else can add to it. Elsewhere the last one goes with the task, and is given back
+ * there; so it is not gone while callbacks run, which may yet make the deferred wait again. */
+static bool let_go(struct semel_deferred *deferred)
+{
+    uint32_t refs = atomic_load_explicit(&deferred->refs, memory_order_acquire);
+
+    while (refs != 1)
+        if (atomic_compare_exchange_weak_explicit(&deferred->refs, &refs, refs - 1,
+                                                  memory_order_acq_rel, memory_order_acquire))
+            return false;
+    if (!sml_executor_is_here(deferred->executor)) {
+        sml_deferred_post(deferred, SML_POSTED_GONE);
+        return false;
+    }
+    if (deferred->held == 0)
+        return true;
+    deferred->dead = true;
+    atomic_store_explicit(&deferred->refs, 0, memory_order_relaxed);
+    return false;
+}
+
+static void unref(struct semel_deferred *deferred)
+{
+    if (let_go(deferred))
+        destroy(deferred);
+}
+
+void sml_deferred_release(struct semel_deferred *deferred)
+{
+    SML_ASSERT(deferred->held > 0);
+    if (--deferred->held == 0 && deferred->dead)
+        destroy(deferred);
+}
+
+struct semel_deferred *sml_deferred_new(struct sml_executor *executor, semel_canceller_fn canceller,
+                                        void *user, size_t extra)
+{
+    struct semel_deferred *deferred = sml_alloc(
+        executor->mem, extra ? (sizeof *deferred + 15) / 16 * 16 + extra : sizeof *deferred);
+
+    if (!deferred)
+        return NULL;
+    memset(deferred, 0, offsetof(struct semel_deferred, canceller));
+    deferred->executor = executor;
+    atomic_init(&deferred->refs, 1);
+    deferred->canceller = canceller;
+    deferred->user = user;
+    sml_list_init(&deferred->steps);
+    deferred->task = (struct semel_task)SEMEL_TASK_INIT(do_posted, deferred);
+    sml_fired_init(&deferred->fired);
+    sml_executor_enter(executor);
+    return deferred;
+}
+
+static void report(struct semel_deferred *deferred)
+{
+    const struct semel_fired *fired = &deferred->fired;
+
+    /* Whoever asked for it knows. */
+    if (fired->status == SEMEL_CANCELLED && deferred->asked)
+        return;
+    if (deferred->has_result && fired->status != SEMEL_OK)
+        deferred->executor->ops->unhandled(deferred->executor, fired);
+}
+
+/* Its source is gone and has not fired. */
+static void fail_follower(struct semel_deferred *follower)
+{
+    sml_fired_fail(&follower->fired, SEMEL_DROPPED, 0, "what it waited for was let go");
+    atomic_store_explicit(&follower->claim, SML_CLAIM_FIRED, memory_order_release);
+    sml_deferred_arrive(follower);
+}
+
+static void put_away(struct semel_deferred *deferred, struct sml_step *step)
+{
+    if (step->kind == SML_STEP_INSIDE)
+        deferred->inside &= (uint8_t) ~(1U << (step - deferred->own));
+    else if (step->kind == SML_STEP_HEAP)
+        sml_release(deferred->executor->mem, step);
+    else
+        return;
+    deferred->queued--;
+}
+
+/* Followers that go with it come to the front of `list`. */
+static void drop_steps(struct semel_deferred *deferred, struct semel_deferred **list)
+{
+    struct sml_list *node;
+
+    while ((node = sml_list_pop_front(&deferred->steps))) {
+        struct sml_step *step = SML_CONTAINER(node, struct sml_step, node);
+
+        if (step->kind == SML_STEP_TIMEOUT) {
+            sml_timeout_discard(step);
+        } else if (step->kind == SML_STEP_JOIN) {
+            struct semel_deferred *follower = SML_CONTAINER(step, struct semel_deferred, join);
+
+            follower->source = NULL;
+            if (let_go(follower)) {
+                follower->next = *list;
+                *list = follower;
+            } else {
+                fail_follower(follower);
+            }
+        } else {
+            put_away(deferred, step);
+        }
+    }
+}
+
+static void destroy(struct semel_deferred *deferred)
+{
+    struct semel_deferred *list = deferred;
+
+    deferred->next = NULL;
+    while ((deferred = list)) {
+        struct sml_executor *executor = deferred->executor;
+
+        SML_ASSERT(deferred->held == 0 && !deferred->source);
+        list = deferred->next;
+        drop_steps(deferred, &list);
+        report(deferred);
+        semel_fired_clear(&deferred->fired);
+        sml_release(executor->mem, deferred);
+        sml_executor_leave(executor);
+    }
+}
+
+struct semel_deferred *semel_deferred_ref(struct semel_deferred *deferred)
+{
+    return deferred ? add_ref(deferred) : NULL;
+}
+
+void semel_deferred_unref(struct semel_deferred *deferred)
+{
+    if (deferred)
+        unref(deferred);
+}
+
+/* --- the run ------------------------------------------------------------------------------ */
+
+static void join(struct semel_deferred *source, struct semel_deferred *follower)
+{
+    follower->source = source;
+    follower->join.kind = SML_STEP_JOIN;
+    sml_list_push_back(&source->steps, &follower->join.node);
+    source->followers++;
+}
+
+/* Nothing is left to be done with its result but to look at it, or move it. */
+static bool is_ready(const struct semel_deferred *deferred)
+{
+    return deferred->has_result && !deferred->running && deferred->paused == 0;
+}
+
+/* Does `deferred` wait for `other`, perhaps by way of others? Only who is followed can be waited
+ * for, so what is built from either end costs no walk. */
+static bool waits_for(const struct semel_deferred *deferred, const struct semel_deferred *other)
+{
+    if (other->followers == 0)
+        return false;
+    while (deferred->source && deferred != other)
+        deferred = deferred->source;
+    return deferred == other;
+}
+
+/* A callback of `deferred` returned `inner`. If nobody else has `inner`, its end comes at once. */
+static void wait_for(struct semel_deferred *deferred, struct semel_deferred *inner)
+{
+    if (inner == deferred || inner->executor != deferred->executor || waits_for(inner, deferred)) {
+        semel_fired_set_failure(&deferred->fired, SEMEL_INVALID, 0,
+                                inner->executor != deferred->executor
+                                    ? "a callback returned a deferred of another loop"
+                                    : "a callback returned a deferred that waits for its own");
+        unref(inner);
+        return;
+    }
+    semel_fired_clear(&deferred->fired);
+    if (is_ready(inner)) {
+        sml_fired_move(&deferred->fired, &inner->fired);
+    } else {
+        deferred->has_result = false;
+        deferred->dead = false; /* whoever will fire `inner` has it now */
+        join(inner, add_ref(deferred));
+    }
+    unref(inner);
+}
+
+static void call(struct semel_deferred *deferred, struct sml_step *step)
+{
+    semel_fired_fn fn = deferred->fired.status == SEMEL_OK ? step->on_value : step->on_failure;
+    void *user = step->user;
+    struct semel_deferred *inner;
+
+    put_away(deferred, step);
+    if (!fn)
+        return;
+    inner = fn(&deferred->fired, user);
+    if (inner)
+        wait_for(deferred, inner);
+}
+
+/* The result moves. Returns the follower, held, if it is to be run; else NULL. */
+static struct semel_deferred *pass_on(struct semel_deferred *source,
+                                      struct semel_deferred *follower)
+{
+    source->followers--;
+    follower->source = NULL;
+    sml_fired_move(&follower->fired, &source->fired);
+    follower->has_result = true;
+    atomic_store_explicit(&follower->claim, SML_CLAIM_FIRED, memory_order_release);
+    sml_deferred_hold(follower);
+    unref(follower);
+    if (!follower->running && follower->paused == 0 && !sml_list_empty(&follower->steps))
+        return follower;
+    sml_deferred_release(follower);
+    return NULL;
+}
+
+/* Run its steps until there are no more, it waits or is paused, or a follower is to be run before
+ * the rest: that one is returned, held. */
+static struct semel_deferred *advance(struct semel_deferred *deferred)
+{
+    while (deferred->has_result && deferred->paused == 0) {
+        struct sml_list *node = sml_list_pop_front(&deferred->steps);
+        struct sml_step *step;
+        struct semel_deferred *follower;
+
+        if (!node)
+            return NULL;
+        step = SML_CONTAINER(node, struct sml_step, node);
+        if (step->kind != SML_STEP_JOIN) {
+            call(deferred, step);
+            continue;
+        }
+        follower = pass_on(deferred, SML_CONTAINER(step, struct semel_deferred, join));
+        if (follower)
+            return follower;
+    }
+    return NULL;
+}
+
+static void run(struct semel_deferred *deferred)
+{
+    struct semel_deferred *list = NULL;
+
+    sml_deferred_hold(deferred);
+    for (;;) {
+        deferred->running = true;
+        deferred->next = list;
+        list = deferred;
+        while (list && !(deferred = advance(list))) {
+            struct semel_deferred *over = list;
+
+            list = over->next;
+            over->running = false;
+            sml_deferred_release(over);
+        }
+        if (!list)
+            return;
+    }
+}
+
+static void proceed(struct semel_deferred *deferred)
+{
+    if (is_ready(deferred) && !sml_list_empty(&deferred->steps))
+        run(deferred);
+}
+
+void sml_deferred_arrive(struct semel_deferred *deferred)
+{
+    deferred->has_result = true;
+    proceed(deferred);
+}
+
+/* --- firing ------------------------------------------------------------------------------- */
+
+/* GONE: the caller's reference is the task's. */
+void sml_deferred_post(struct semel_deferred *deferred, enum sml_posted what)
+{
+    struct sml_executor *executor = deferred->executor;
+
+    if (what != SML_POSTED_GONE)
+        add_ref(deferred);
+    if (atomic_fetch_or_explicit(&deferred->posted, what, memory_order_acq_rel) == 0)
+        executor->ops->post(executor, &deferred->task);
+    else
+        /* A task waits, with a reference of its own, and the caller has one. */
+        (void)atomic_fetch_sub_explicit(&deferred->refs, 1, memory_order_acq_rel);
+}
+
+static void do_posted(void *user)
+{
+    struct semel_deferred *deferred = user;
+    const uint32_t what = atomic_exchange_explicit(&deferred->posted, 0, memory_order_acq_rel);
+
+    if (what & SML_POSTED_FIRED)
+        sml_deferred_arrive(deferred);
+    if (what & SML_POSTED_CANCEL)
+        (void)sml_deferred_cancel_here(deferred);
+    unref(deferred);
+}
+
+/* OK: the caller may set the result, and has to call `fired` then. STOPPED: a late one, to be let
+ * go. Else why not. */
+static enum semel_status claim(struct semel_deferred *deferred)
+{
+    uint32_t seen = SML_CLAIM_OPEN;
+
+    if (atomic_compare_exchange_strong_explicit(&deferred->claim, &seen, SML_CLAIM_FIRED,
+                                                memory_order_acq_rel, memory_order_acquire))
+        return SEMEL_OK;
+    if (seen == SML_CLAIM_SWALLOW &&
+        atomic_compare_exchange_strong_explicit(&deferred->claim, &seen, SML_CLAIM_FIRED,
+                                                memory_order_acq_rel, memory_order_acquire))
+        return SEMEL_STOPPED;
+    return seen == SML_CLAIM_CHAINED ? SEMEL_INVALID : SEMEL_ALREADY;
+}
+
+static void fired(struct semel_deferred *deferred)
+{
+    if (sml_executor_is_here(deferred->executor))
+        sml_deferred_arrive(deferred);
+    else
+        sml_deferred_post(deferred, SML_POSTED_FIRED);
+}
+
+enum semel_status semel_deferred_fire(struct semel_deferred *deferred, void *value,
+                                      void (*drop)(void *value))
+{
+    enum semel_status status = deferred ? claim(deferred) : SEMEL_INVALID;
+
+    if (status == SEMEL_STOPPED) {
+        if (drop && value)
+            drop(value);
+        return SEMEL_OK;
+    }
+    if (status != SEMEL_OK)
+        return status;
+    deferred->fired.value = value;
+    deferred->fired.drop = drop;
+    fired(deferred);
+    return SEMEL_OK;
+}
+
+enum semel_status semel_deferred_fail(struct semel_deferred *deferred, enum semel_status status,
+                                      int code, const char *text)
+{
+    enum semel_status claimed = deferred && status != SEMEL_OK ? claim(deferred) : SEMEL_INVALID;
+
+    if (claimed == SEMEL_STOPPED)
+        return SEMEL_OK;
+    if (claimed != SEMEL_OK)
+        return claimed;
+    sml_fired_fail(&deferred->fired, status, code, text);
+    fired(deferred);
+    return SEMEL_OK;
+}
+
+enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from)
+{
+    enum semel_status status = claim(deferred);
+
+    if (status == SEMEL_OK) {
+        sml_fired_move(&deferred->fired, from);
+        fired(deferred);
+        return SEMEL_OK;
+    }
+    semel_fired_clear(from);
+    return status == SEMEL_STOPPED ? SEMEL_OK : status;
+}
+
+/* --- making them, adding to them ---------------------------------------------------------- */
+
+enum semel_status semel_deferred_create(struct semel_deferred **out, struct semel_loop *loop,
+                                        semel_canceller_fn canceller, void *user)
+{
+    struct semel_deferred *deferred;
+
+    if (!out)
+        return SEMEL_INVALID;
+    deferred = sml_deferred_new(sml_executor_of(loop), canceller, user, 0);
+    if (!deferred)
+        return SEMEL_NO_MEMORY;
+    *out = deferred;
+    return SEMEL_OK;
+}
+
+/* It has no steps yet, and nobody else knows it: no task is needed, whatever the thread. */
+static struct semel_deferred *new_fired(struct semel_loop *loop)
+{
+    struct semel_deferred *deferred = sml_deferred_new(sml_executor_of(loop), NULL, NULL, 0);
+
+    if (deferred) {
+        atomic_init(&deferred->claim, SML_CLAIM_FIRED);
+        deferred->has_result = true;
+    }
+    return deferred;
+}
+
+enum semel_status semel_deferred_value(struct semel_deferred **out, struct semel_loop *loop,
+                                       void *value, void (*drop)(void *value))
+{
+    struct semel_deferred *deferred;
+
+    if (!out)
+        return SEMEL_INVALID;
+    deferred = new_fired(loop);
+    if (!deferred)
+        return SEMEL_NO_MEMORY;
+    deferred->fired.value = value;
+    deferred->fired.drop = drop;
+    *out = deferred;
+    return SEMEL_OK;
+}
+
+enum semel_status semel_deferred_failure(struct semel_deferred **out, struct semel_loop *loop,
+                                         enum semel_status status, int code, const char *text)
+{
+    struct semel_deferred *deferred;
+
+    if (!out || status == SEMEL_OK)
+        return SEMEL_INVALID;
+    deferred = new_fired(loop);
+    if (!deferred)
+        return SEMEL_NO_MEMORY;
+    sml_fired_fail(&deferred->fired, status, code, text);
+    *out = deferred;
+    return SEMEL_OK;
+}
+
+static struct sml_step *new_step(struct semel_deferred *deferred)
+{
+    struct sml_step *step;
+
+    for (unsigned i = 0; i < SML_STEPS_INSIDE; i++)
+        if (!(deferred->inside & 1U << i)) {
+            deferred->inside |= (uint8_t)(1U << i);
+            deferred->own[i].kind = SML_STEP_INSIDE;
+            return &deferred->own[i];
+        }
+    step = sml_alloc(deferred->executor->mem, sizeof *step);
+    if (step)
+        step->kind = SML_STEP_HEAP;
+    return step;
+}
+
+static void add(struct semel_deferred *deferred, struct sml_step *step, semel_fired_fn on_value,
+                semel_fired_fn on_failure, void *user)
+{
+    step->on_value = on_value;
+    step->on_failure = on_failure;
+    step->user = user;
+    sml_list_push_back(&deferred->steps, &step->node);
+    proceed(deferred);
+}
+
+enum semel_status semel_deferred_then(struct semel_deferred *deferred, semel_fired_fn on_value,
+                                      semel_fired_fn on_failure, void *user)
+{
+    struct sml_step *step;
+
+    if (!deferred)
+        return SEMEL_INVALID;
+    if (!sml_executor_is_here(deferred->executor))
+        return SEMEL_DENIED;
+    if (deferred->queued == SML_STEPS_MAX)
+        return SEMEL_LIMIT;
+    step = new_step(deferred);
+    if (!step)
+        return SEMEL_NO_MEMORY;
+    deferred->queued++;
+    add(deferred, step, on_value, on_failure, user);
+    return SEMEL_OK;
+}
+
+void sml_deferred_add(struct semel_deferred *deferred, struct sml_step *step,
+                      semel_fired_fn on_value, semel_fired_fn on_failure, void *user)
+{
+    if (step->kind != SML_STEP_TIMEOUT)
+        step->kind = SML_STEP_LENT;
+    add(deferred, step, on_value, on_failure, user);
+}
+
+void sml_deferred_remove(struct sml_step *step)
+{
+    sml_list_remove(&step->node);
+}
+
+enum semel_status semel_deferred_chain(struct semel_deferred *deferred,
+                                       struct semel_deferred *target)
+{
+    uint32_t seen = SML_CLAIM_OPEN;
+
+    if (!deferred || !target)
+        return SEMEL_INVALID;
+    if (!sml_executor_is_here(deferred->executor))
+        return SEMEL_DENIED;
+    if (deferred == target || deferred->executor != target->executor ||
+        waits_for(deferred, target) ||
+        !atomic_compare_exchange_strong_explicit(&target->claim, &seen, SML_CLAIM_CHAINED,
+                                                 memory_order_acq_rel, memory_order_acquire))
+        return SEMEL_INVALID;
+    join(deferred, target);
+    proceed(deferred);
+    return SEMEL_OK;
+}
+
+enum semel_status semel_deferred_pause(struct semel_deferred *deferred)
+{
+    if (!deferred)
+        return SEMEL_INVALID;
+    if (!sml_executor_is_here(deferred->executor))
+        return SEMEL_DENIED;
+    if (deferred->paused == UINT32_MAX)
+        return SEMEL_INVALID;
+    deferred->paused++;
+    return SEMEL_OK;
+}
+
+enum semel_status semel_deferred_resume(struct semel_deferred *deferred)
+{
+    if (!deferred)
+        return SEMEL_INVALID;
+    if (!sml_executor_is_here(deferred->executor))
+        return SEMEL_DENIED;
+    if (deferred->paused == 0)
+        return SEMEL_INVALID;
+    deferred->paused--;
+    proceed(deferred);
+    return SEMEL_OK;
+}
+
+const struct semel_fired *semel_deferred_result(const struct semel_deferred *deferred)
+{
+    return deferred && is_ready(deferred) ? &deferred->fired : NULL;
+}
