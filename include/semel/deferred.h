@@ -5,19 +5,21 @@
  * order in which they were added: a pair's on_value for a value, its on_failure for a failure; each
  * may change the result, turn one into the other, or return another deferred, whose result is
  * waited for and takes the place. What is added to a fired deferred runs at once, unless callbacks
- * of it are running: then after those. However long a chain is, it needs a constant amount of stack.
+ * of it are running: then after those. A chain of any length needs a constant amount of stack.
  *
  * A deferred belongs to a loop, and its callbacks run on the loop's thread: at once if it is fired
  * there, else posted. One without a loop (NULL) belongs to the thread that created it.
  *
  * References. Who is given a deferred owns one reference, and gives it back by semel_deferred_unref
  * or by moving it: to semel_deferred_chain, as a callback's return value, to semel_deferred_gather.
- * Callbacks that wait keep nothing alive: a deferred that is let go by all before it fires drops
- * them uncalled. A failure that is there when the last reference goes, and that nobody consumed, is
- * reported once through the loop's log hook.
+ * Whoever is going to fire one holds a reference; a deferred holds those that wait for it.
+ * Callbacks keep nothing alive: a deferred that all let go before it fired drops them uncalled;
+ * others that waited for it fail with DROPPED. A failure that is there when the last reference
+ * goes, and that nobody consumed, is reported once through the loop's log hook; but for a CANCELLED
+ * that was asked for.
  *
- * What a result's value is, only its users know; `drop` frees it when the result is replaced, or let
- * go. */
+ * What a result's value is, only its users know; `drop` frees it when the result is replaced, or
+ * let go, on the loop's thread. */
 #ifndef SEMEL_DEFERRED_H
 #define SEMEL_DEFERRED_H
 
@@ -60,9 +62,9 @@ SEMEL_API void *semel_fired_take(struct semel_fired *fired);
  * result takes the place of `fired`: the one it belongs to waits for it. */
 typedef struct semel_deferred *(*semel_fired_fn)(struct semel_fired *fired, void *user);
 
-/* The deferred is cancelled: stop what would fire it. Returns false: unless it has fired by now, it
- * fails with CANCELLED at once, and firing it later is ALREADY; true: it waits on, and will be fired
- * with what comes of it. Called at most once, on the deferred's thread. */
+/* The deferred is cancelled: stop what would fire it. Returns false: unless it has fired by now,
+ * it fails with CANCELLED at once, and firing it later is ALREADY; true: it waits on, and will be
+ * fired with what comes of it. Called at most once, on the deferred's thread. */
 typedef bool (*semel_canceller_fn)(struct semel_deferred *deferred, void *user);
 
 /* out: one reference, owned by caller. loop: lent until the last reference is gone; may be NULL.
@@ -72,7 +74,8 @@ SEMEL_API enum semel_status semel_deferred_create(struct semel_deferred **out,
                                                   semel_canceller_fn canceller, void *user)
     SEMEL_MUST_USE;
 
-/* One that has fired already. On failure the value is still the caller's. Since: 0.3 */
+/* One that has fired already, with a value or a failure. value: moved on OK. Returns: OK;
+ * NO_MEMORY; INVALID: a failure of OK. Thread: any thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_deferred_value(struct semel_deferred **out,
                                                  struct semel_loop *loop, void *value,
                                                  void (*drop)(void *value)) SEMEL_MUST_USE;
@@ -115,9 +118,9 @@ SEMEL_API enum semel_status semel_deferred_resume(struct semel_deferred *deferre
  * Thread: any thread; without a loop the owner's. Since: 0.3 */
 SEMEL_API void semel_deferred_cancel(struct semel_deferred *deferred);
 
-/* Cancel it unless its result gets here within timeout_ms (0 .. 2^31-1), that is through the callbacks
- * added before; for those added later it is then DEADLINE where this cancellation made it
- * CANCELLED. Returns: OK; INVALID: the range, or no loop; NO_MEMORY, LIMIT; DENIED.
+/* Cancel it unless its result gets here within timeout_ms (0 .. 2^31-1), that is through the
+ * callbacks added before; for those added later it is then DEADLINE where this cancellation made
+ * it CANCELLED. Returns: OK; INVALID: the range, or no loop; NO_MEMORY, LIMIT; DENIED.
  * Thread: loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_deferred_timeout(struct semel_deferred *deferred,
                                                    int64_t timeout_ms) SEMEL_MUST_USE;
@@ -152,9 +155,9 @@ struct semel_gathered {
     struct semel_fired *results; /* in the members' order */
 };
 
-/* One deferred out of `count`, which may be 0: then ALL and VALUES fire at once with none, FIRST and
- * ANY_RESULT are INVALID. Its value is a struct semel_gathered, freed with it. Cancelling it cancels
- * all members, also those behind one whose canceller fails. members: moved on OK. Returns: OK;
+/* One deferred out of `count`, which may be 0: then ALL and VALUES fire at once with none, FIRST
+ * and ANY_RESULT are INVALID. Its value is a struct semel_gathered, freed with it. Cancelling it
+ * cancels all members, also those behind one that declines. members: moved on OK. Returns: OK;
  * INVALID; NO_MEMORY; DENIED. Thread: loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_deferred_gather(struct semel_deferred **out,
                                                   struct semel_loop *loop,

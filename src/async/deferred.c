@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* deferred.c - deferreds: firing, the run through the steps, references.
+/* deferred.c - deferreds: references, and the run through the steps.
  *
  * What is done with a result is a list of steps: pairs of callbacks, and joins. A join stands for
- * another deferred, the *follower*, that waits for this one, its *source*: either semel_deferred_chain
- * put it there, or a callback of the follower returned the source. In both cases the source has a
+ * another deferred, the *follower*, that waits for this one, its *source*: semel_deferred_chain put
+ * it there, or a callback of the follower returned the source. In both cases the source has a
  * reference to the follower, and the follower a bare pointer back, for cancelling. So whoever is
  * going to fire the innermost one keeps everything alive that waits for it, and what nobody will
  * fire any more goes by itself. The join lies in the follower, so waiting allocates nothing.
  *
- * run() is a loop over a list of deferreds whose steps are being run, linked by `next`, the innermost
+ * run() is a loop over a list of deferreds whose steps are being run, linked by `next`, innermost
  * first. Passing a result on puts the follower in front; so chains of any length need one frame, in
  * both directions. destroy() has a list for the same reason.
  *
  * Threads. Whoever wins `claim` may write the result; all other fields belong to the executor's
- * thread. Other threads leave a bit in `posted`, and the task, which has a reference while it waits,
+ * thread. Other threads leave a bit in `posted`; the task, which has a reference while it waits,
  * does the rest there. The last reference, given back elsewhere, travels the same way: callbacks,
  * destructors and reports all come on the executor's thread.
  *
- * A reference that a callback gives back may be the last one; `held` says that somebody up the stack
- * still needs the deferred, and then it is only marked, and destroyed on the way out. */
+ * A reference that a callback gives back may be the last one; `held` says that somebody up the
+ * stack still needs the deferred: then it is only marked, and destroyed on the way out. */
 #include "async/deferred.h"
 
 #include <string.h>
@@ -26,15 +26,8 @@
 #include "base/check.h"
 
 static void destroy(struct semel_deferred *deferred);
-static void do_posted(void *user);
 
 /* --- references --------------------------------------------------------------------------- */
-
-static struct semel_deferred *add_ref(struct semel_deferred *deferred)
-{
-    (void)atomic_fetch_add_explicit(&deferred->refs, 1, memory_order_relaxed);
-    return deferred;
-}
 
 /* True: it was the last one, and the caller has to destroy it. Whoever sees a count of one has that
  * one, and nobody else can add to it. Elsewhere the last one goes with the task, and is given back
@@ -85,7 +78,7 @@ struct semel_deferred *sml_deferred_new(struct sml_executor *executor, semel_can
     deferred->canceller = canceller;
     deferred->user = user;
     sml_list_init(&deferred->steps);
-    deferred->task = (struct semel_task)SEMEL_TASK_INIT(do_posted, deferred);
+    deferred->task = (struct semel_task)SEMEL_TASK_INIT(sml_deferred_do_posted, deferred);
     sml_fired_init(&deferred->fired);
     sml_executor_enter(executor);
     return deferred;
@@ -121,6 +114,15 @@ static void put_away(struct semel_deferred *deferred, struct sml_step *step)
     deferred->queued--;
 }
 
+static void drop_guard(struct sml_step *step)
+{
+    struct semel_fired fired;
+
+    sml_fired_init(&fired);
+    sml_fired_fail(&fired, SEMEL_DROPPED, 0, "what it waited for was let go");
+    (void)step->on_failure(&fired, step->user);
+}
+
 /* Followers that go with it come to the front of `list`. */
 static void drop_steps(struct semel_deferred *deferred, struct semel_deferred **list)
 {
@@ -131,6 +133,8 @@ static void drop_steps(struct semel_deferred *deferred, struct semel_deferred **
 
         if (step->kind == SML_STEP_TIMEOUT) {
             sml_timeout_discard(step);
+        } else if (step->kind == SML_STEP_GUARD) {
+            drop_guard(step);
         } else if (step->kind == SML_STEP_JOIN) {
             struct semel_deferred *follower = SML_CONTAINER(step, struct semel_deferred, join);
 
@@ -167,7 +171,7 @@ static void destroy(struct semel_deferred *deferred)
 
 struct semel_deferred *semel_deferred_ref(struct semel_deferred *deferred)
 {
-    return deferred ? add_ref(deferred) : NULL;
+    return deferred ? sml_deferred_ref(deferred) : NULL;
 }
 
 void semel_deferred_unref(struct semel_deferred *deferred)
@@ -220,7 +224,7 @@ static void wait_for(struct semel_deferred *deferred, struct semel_deferred *inn
     } else {
         deferred->has_result = false;
         deferred->dead = false; /* whoever will fire `inner` has it now */
-        join(inner, add_ref(deferred));
+        join(inner, sml_deferred_ref(deferred));
     }
     unref(inner);
 }
@@ -310,103 +314,6 @@ void sml_deferred_arrive(struct semel_deferred *deferred)
 {
     deferred->has_result = true;
     proceed(deferred);
-}
-
-/* --- firing ------------------------------------------------------------------------------- */
-
-/* GONE: the caller's reference is the task's. */
-void sml_deferred_post(struct semel_deferred *deferred, enum sml_posted what)
-{
-    struct sml_executor *executor = deferred->executor;
-
-    if (what != SML_POSTED_GONE)
-        add_ref(deferred);
-    if (atomic_fetch_or_explicit(&deferred->posted, what, memory_order_acq_rel) == 0)
-        executor->ops->post(executor, &deferred->task);
-    else
-        /* A task waits, with a reference of its own, and the caller has one. */
-        (void)atomic_fetch_sub_explicit(&deferred->refs, 1, memory_order_acq_rel);
-}
-
-static void do_posted(void *user)
-{
-    struct semel_deferred *deferred = user;
-    const uint32_t what = atomic_exchange_explicit(&deferred->posted, 0, memory_order_acq_rel);
-
-    if (what & SML_POSTED_FIRED)
-        sml_deferred_arrive(deferred);
-    if (what & SML_POSTED_CANCEL)
-        (void)sml_deferred_cancel_here(deferred);
-    unref(deferred);
-}
-
-/* OK: the caller may set the result, and has to call `fired` then. STOPPED: a late one, to be let
- * go. Else why not. */
-static enum semel_status claim(struct semel_deferred *deferred)
-{
-    uint32_t seen = SML_CLAIM_OPEN;
-
-    if (atomic_compare_exchange_strong_explicit(&deferred->claim, &seen, SML_CLAIM_FIRED,
-                                                memory_order_acq_rel, memory_order_acquire))
-        return SEMEL_OK;
-    if (seen == SML_CLAIM_SWALLOW &&
-        atomic_compare_exchange_strong_explicit(&deferred->claim, &seen, SML_CLAIM_FIRED,
-                                                memory_order_acq_rel, memory_order_acquire))
-        return SEMEL_STOPPED;
-    return seen == SML_CLAIM_CHAINED ? SEMEL_INVALID : SEMEL_ALREADY;
-}
-
-static void fired(struct semel_deferred *deferred)
-{
-    if (sml_executor_is_here(deferred->executor))
-        sml_deferred_arrive(deferred);
-    else
-        sml_deferred_post(deferred, SML_POSTED_FIRED);
-}
-
-enum semel_status semel_deferred_fire(struct semel_deferred *deferred, void *value,
-                                      void (*drop)(void *value))
-{
-    enum semel_status status = deferred ? claim(deferred) : SEMEL_INVALID;
-
-    if (status == SEMEL_STOPPED) {
-        if (drop && value)
-            drop(value);
-        return SEMEL_OK;
-    }
-    if (status != SEMEL_OK)
-        return status;
-    deferred->fired.value = value;
-    deferred->fired.drop = drop;
-    fired(deferred);
-    return SEMEL_OK;
-}
-
-enum semel_status semel_deferred_fail(struct semel_deferred *deferred, enum semel_status status,
-                                      int code, const char *text)
-{
-    enum semel_status claimed = deferred && status != SEMEL_OK ? claim(deferred) : SEMEL_INVALID;
-
-    if (claimed == SEMEL_STOPPED)
-        return SEMEL_OK;
-    if (claimed != SEMEL_OK)
-        return claimed;
-    sml_fired_fail(&deferred->fired, status, code, text);
-    fired(deferred);
-    return SEMEL_OK;
-}
-
-enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from)
-{
-    enum semel_status status = claim(deferred);
-
-    if (status == SEMEL_OK) {
-        sml_fired_move(&deferred->fired, from);
-        fired(deferred);
-        return SEMEL_OK;
-    }
-    semel_fired_clear(from);
-    return status == SEMEL_STOPPED ? SEMEL_OK : status;
 }
 
 /* --- making them, adding to them ---------------------------------------------------------- */
@@ -519,6 +426,13 @@ void sml_deferred_add(struct semel_deferred *deferred, struct sml_step *step,
     if (step->kind != SML_STEP_TIMEOUT)
         step->kind = SML_STEP_LENT;
     add(deferred, step, on_value, on_failure, user);
+}
+
+void sml_deferred_guard(struct semel_deferred *deferred, struct sml_step *step, semel_fired_fn fn,
+                        void *user)
+{
+    step->kind = SML_STEP_GUARD;
+    add(deferred, step, fn, fn, user);
 }
 
 void sml_deferred_remove(struct sml_step *step)

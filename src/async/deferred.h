@@ -18,6 +18,7 @@ enum sml_step_kind {
     SML_STEP_INSIDE,  /* a pair; one of the deferred's own two */
     SML_STEP_HEAP,    /* a pair */
     SML_STEP_LENT,    /* a pair in its user's memory */
+    SML_STEP_GUARD,   /* the same, called in any case */
     SML_STEP_TIMEOUT, /* within a struct timeout */
     SML_STEP_JOIN     /* the `join` of another deferred, which waits for this one's result */
 };
@@ -91,14 +92,25 @@ static inline bool sml_executor_is_here(const struct sml_executor *executor)
     return executor->ops->is_here(executor);
 }
 
+static inline struct semel_deferred *sml_deferred_ref(struct semel_deferred *deferred)
+{
+    (void)atomic_fetch_add_explicit(&deferred->refs, 1, memory_order_relaxed);
+    return deferred;
+}
+
 /* Fire with what is in `from`, which is moved: a value NULL is left, also if it had fired. Any
  * thread. Returns: as semel_deferred_fire. */
 enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from);
 
-/* As semel_deferred_then, in the caller's memory, which is lent until the step is called or removed,
- * or the deferred is gone. The executor's thread. Never fails. */
+/* As semel_deferred_then, in the caller's memory, which is lent until the step is called or
+ * removed, or the deferred is gone. The executor's thread. Never fails. */
 void sml_deferred_add(struct semel_deferred *deferred, struct sml_step *step,
                       semel_fired_fn on_value, semel_fired_fn on_failure, void *user);
+
+/* The same, and if the deferred goes without its result having got here, the step is called with a
+ * failure DROPPED. */
+void sml_deferred_guard(struct semel_deferred *deferred, struct sml_step *step, semel_fired_fn fn,
+                        void *user);
 
 /* It is not called. Harmless once it was called. The executor's thread. */
 void sml_deferred_remove(struct sml_step *step);
@@ -126,6 +138,7 @@ void sml_deferred_arrive(struct semel_deferred *deferred);
  * reference is to be given back. */
 enum sml_posted { SML_POSTED_FIRED = 1, SML_POSTED_CANCEL = 2, SML_POSTED_GONE = 4 };
 void sml_deferred_post(struct semel_deferred *deferred, enum sml_posted what);
+void sml_deferred_do_posted(void *deferred);
 
 /* The deferred of this step ends without it: the timer is off, the memory is given back. */
 void sml_timeout_discard(struct sml_step *step);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* deferred_cancel.c - cancelling, and cancelling when a time has passed.
  *
- * A timeout is a timer and a step. The timer cancels; the step, when the result comes by, takes the
- * timer away, and makes CANCELLED a DEADLINE if it was this timer that cancelled. So a timeout covers
- * what was added before it and nothing after it, and several may be nested. */
+ * A timeout is a timer and a step. The timer cancels; the step, when the result comes by, takes
+ * the timer away, and makes CANCELLED a DEADLINE if it was this timer that cancelled. So a timeout
+ * covers what was added before it and nothing after it, and several may be nested. */
 #include "async/deferred.h"
 #include "base/check.h"
 #include "base/time.h"

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* deferred_fire.c - firing, from any thread: one wins the claim, and its result arrives at once if
+ * it is on the executor's thread, else with the deferred's task. */
+#include "async/deferred.h"
+
+/* GONE: the caller's reference is the task's. */
+void sml_deferred_post(struct semel_deferred *deferred, enum sml_posted what)
+{
+    struct sml_executor *executor = deferred->executor;
+
+    if (what != SML_POSTED_GONE)
+        (void)sml_deferred_ref(deferred);
+    if (atomic_fetch_or_explicit(&deferred->posted, what, memory_order_acq_rel) == 0)
+        executor->ops->post(executor, &deferred->task);
+    else
+        /* A task waits, with a reference of its own, and the caller has one. */
+        (void)atomic_fetch_sub_explicit(&deferred->refs, 1, memory_order_acq_rel);
+}
+
+void sml_deferred_do_posted(void *user)
+{
+    struct semel_deferred *deferred = user;
+    const uint32_t what = atomic_exchange_explicit(&deferred->posted, 0, memory_order_acq_rel);
+
+    if (what & SML_POSTED_FIRED)
+        sml_deferred_arrive(deferred);
+    if (what & SML_POSTED_CANCEL)
+        (void)sml_deferred_cancel_here(deferred);
+    semel_deferred_unref(deferred);
+}
+
+/* OK: the caller may set the result, and has to call `fired` then. STOPPED: a late one, to be let
+ * go. Else why not. */
+static enum semel_status claim(struct semel_deferred *deferred)
+{
+    uint32_t seen = SML_CLAIM_OPEN;
+
+    if (atomic_compare_exchange_strong_explicit(&deferred->claim, &seen, SML_CLAIM_FIRED,
+                                                memory_order_acq_rel, memory_order_acquire))
+        return SEMEL_OK;
+    if (seen == SML_CLAIM_SWALLOW &&
+        atomic_compare_exchange_strong_explicit(&deferred->claim, &seen, SML_CLAIM_FIRED,
+                                                memory_order_acq_rel, memory_order_acquire))
+        return SEMEL_STOPPED;
+    return seen == SML_CLAIM_CHAINED ? SEMEL_INVALID : SEMEL_ALREADY;
+}
+
+static void fired(struct semel_deferred *deferred)
+{
+    if (sml_executor_is_here(deferred->executor))
+        sml_deferred_arrive(deferred);
+    else
+        sml_deferred_post(deferred, SML_POSTED_FIRED);
+}
+
+enum semel_status semel_deferred_fire(struct semel_deferred *deferred, void *value,
+                                      void (*drop)(void *value))
+{
+    enum semel_status status = deferred ? claim(deferred) : SEMEL_INVALID;
+
+    if (status == SEMEL_STOPPED) {
+        if (drop && value)
+            drop(value);
+        return SEMEL_OK;
+    }
+    if (status != SEMEL_OK)
+        return status;
+    deferred->fired.value = value;
+    deferred->fired.drop = drop;
+    fired(deferred);
+    return SEMEL_OK;
+}
+
+enum semel_status semel_deferred_fail(struct semel_deferred *deferred, enum semel_status status,
+                                      int code, const char *text)
+{
+    enum semel_status claimed = deferred && status != SEMEL_OK ? claim(deferred) : SEMEL_INVALID;
+
+    if (claimed == SEMEL_STOPPED)
+        return SEMEL_OK;
+    if (claimed != SEMEL_OK)
+        return claimed;
+    sml_fired_fail(&deferred->fired, status, code, text);
+    fired(deferred);
+    return SEMEL_OK;
+}
+
+enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from)
+{
+    enum semel_status status = claim(deferred);
+
+    if (status == SEMEL_OK) {
+        sml_fired_move(&deferred->fired, from);
+        fired(deferred);
+        return SEMEL_OK;
+    }
+    semel_fired_clear(from);
+    return status == SEMEL_STOPPED ? SEMEL_OK : status;
+}
