@@ -3,8 +3,6 @@
 
 #include <pthread.h>
 
-#include "base/compiler.h"
-
 struct fixture {
     struct hand hand;
     struct semel_lock *lock;
