@@ -7,6 +7,7 @@
 #include <semel/client.h>
 #include <semel/limits.h>
 #include <semel/log.h>
+#include <semel/loop.h>
 #include <semel/outbox.h>
 #include <semel/peer.h>
 #include <semel/request.h>

@@ -34,6 +34,18 @@ void sml_alarm_set(struct sml_alarm *alarm, uint64_t deadline_ns)
     SML_ASSERT(timerfd_settime(alarm->fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
 }
 
+void sml_alarm_move(struct sml_alarm *alarm, uint64_t deadline_ns)
+{
+    struct itimerspec when = { .it_interval = { 0, 0 } };
+
+    if (deadline_ns == alarm->at)
+        return;
+    alarm->at = deadline_ns;
+    if (deadline_ns != SML_NEVER) /* else zero: none */
+        when.it_value = sml_clock_timespec(deadline_ns);
+    SML_ASSERT(timerfd_settime(alarm->fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
+}
+
 void sml_alarm_drain(struct sml_alarm *alarm)
 {
     uint64_t times;

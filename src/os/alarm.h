@@ -27,6 +27,9 @@ void sml_alarm_close(struct sml_alarm *alarm); /* once or more often */
 /* It goes off at `deadline_ns` (absolute, not 0; SML_NEVER: no need to) or earlier. */
 void sml_alarm_set(struct sml_alarm *alarm, uint64_t deadline_ns);
 
+/* It goes off at `deadline_ns` exactly, and is not readable before: what went off is taken back. */
+void sml_alarm_move(struct sml_alarm *alarm, uint64_t deadline_ns);
+
 /* It went off: not readable, not set. */
 void sml_alarm_drain(struct sml_alarm *alarm);
 

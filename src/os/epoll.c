@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -54,6 +55,14 @@ enum semel_status sml_epoll_add(struct sml_epoll *epoll, int fd, uint32_t events
     }
 }
 
+enum semel_status sml_epoll_try_modify(struct sml_epoll *epoll, int fd, uint32_t events,
+                                       uint64_t data)
+{
+    int error = control(epoll, EPOLL_CTL_MOD, fd, events, data);
+
+    return error == 0 ? SEMEL_OK : error == ENOMEM ? SEMEL_NO_MEMORY : SEMEL_INVALID;
+}
+
 void sml_epoll_modify(struct sml_epoll *epoll, int fd, uint32_t events, uint64_t data)
 {
     int error = control(epoll, EPOLL_CTL_MOD, fd, events, data);
@@ -64,6 +73,17 @@ void sml_epoll_modify(struct sml_epoll *epoll, int fd, uint32_t events, uint64_t
 void sml_epoll_remove(struct sml_epoll *epoll, int fd)
 {
     (void)control(epoll, EPOLL_CTL_DEL, fd, 0, 0);
+}
+
+bool sml_epoll_is_ready(const struct sml_epoll *epoll)
+{
+    struct pollfd watched = { epoll->fd, POLLIN, 0 };
+    int count;
+
+    do
+        count = poll(&watched, 1, 0);
+    while (count < 0 && errno == EINTR);
+    return count > 0;
 }
 
 static int wait_coarse(struct sml_epoll *epoll, struct epoll_event *out_events, int count_max,

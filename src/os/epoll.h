@@ -35,10 +35,16 @@ void sml_epoll_close(struct sml_epoll *epoll); /* once or more often */
  * INVALID for a descriptor that cannot be watched; ALREADY (it is in). */
 enum semel_status sml_epoll_add(struct sml_epoll *epoll, int fd, uint32_t events, uint64_t data)
     SML_MUST_USE;
+/* Returns OK; NO_MEMORY; INVALID: it is out, or was closed. */
+enum semel_status sml_epoll_try_modify(struct sml_epoll *epoll, int fd, uint32_t events,
+                                       uint64_t data) SML_MUST_USE;
 /* Cannot fail for a descriptor that is in. */
 void sml_epoll_modify(struct sml_epoll *epoll, int fd, uint32_t events, uint64_t data);
 /* Harmless for one that is out. Do it before closing the descriptor. */
 void sml_epoll_remove(struct sml_epoll *epoll, int fd);
+
+/* Is there an event to be had now? It stays. */
+bool sml_epoll_is_ready(const struct sml_epoll *epoll);
 
 /* Wait until an event, at latest until `deadline_ns` (absolute; 0: do not wait; SML_NEVER: no
  * limit). Returns the number of events in `out_events`, 0 when the deadline passed. Interruptions

@@ -80,6 +80,27 @@ static void events_carry_their_data(void **state)
     sml_epoll_close(&epoll);
 }
 
+static void a_modification_may_be_tried(void **state)
+{
+    struct sml_epoll epoll;
+    struct epoll_event event;
+    int fd = eventfd(0, EFD_NONBLOCK);
+
+    (void)state;
+    assert_int_equal(sml_epoll_open(&epoll), SEMEL_OK);
+    assert_int_equal(sml_epoll_try_modify(&epoll, fd, SML_POLL_OUT, 1), SEMEL_INVALID);
+    assert_int_equal(sml_epoll_add(&epoll, fd, SML_POLL_IN, 1), SEMEL_OK);
+    assert_false(sml_epoll_is_ready(&epoll));
+    assert_int_equal(sml_epoll_try_modify(&epoll, fd, SML_POLL_OUT, 2), SEMEL_OK);
+    assert_true(sml_epoll_is_ready(&epoll));
+    assert_true(sml_epoll_is_ready(&epoll)); /* it stays */
+    assert_int_equal(sml_epoll_wait(&epoll, &event, 1, 0), 1);
+    assert_true(event.data.u64 == 2);
+    (void)close(fd);
+    assert_int_equal(sml_epoll_try_modify(&epoll, fd, SML_POLL_OUT, 3), SEMEL_INVALID);
+    sml_epoll_close(&epoll);
+}
+
 static void deadlines_are_waited_for(void **state)
 {
     struct sml_epoll epoll;
@@ -108,6 +129,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         { "events carry their data", events_carry_their_data, NULL, NULL, NULL },
+        { "a modification may be tried", a_modification_may_be_tried, NULL, NULL, NULL },
         { "deadlines are waited for", deadlines_are_waited_for, NULL, NULL, NULL },
     };
 
