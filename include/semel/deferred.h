@@ -43,7 +43,7 @@ struct semel_deferred; /* shared */
 struct semel_fired {
     enum semel_status status;          /* OK: a value; else why there is none */
     int code;                          /* of a failure; the application's */
-    void *value;                       /* of a value; may be NULL */
+    void *value;                       /* of a value; may be NULL; rarely beside a failure */
     void (*drop)(void *value);         /* frees it; NULL: nothing to free */
     char text[SEMEL_FIRED_TEXT_BYTES]; /* of a failure; "" for a value */
 };
@@ -141,12 +141,13 @@ SEMEL_API void semel_fired_clear(struct semel_fired *fired);
 enum semel_gather_mode {
     SEMEL_GATHER_ALL,       /* when all have, with all results */
     SEMEL_GATHER_VALUES,    /* as ALL; but with the first failure as soon as there is one */
-    SEMEL_GATHER_FIRST,     /* with the first value, then the rest is cancelled; a failure (FAILED,
-                               with all results) only if all fail */
-    SEMEL_GATHER_ANY_RESULT /* with the first result, value or failure; the rest goes on */
+    SEMEL_GATHER_FIRST,     /* with the first value, then the rest is cancelled; a failure only if
+                               all fail: FAILED, and its value is all the results */
+    SEMEL_GATHER_ANY_RESULT /* with the first result, be it a failure; the rest goes on */
 };
 
 #define SEMEL_GATHER_CONSUME 0x10 /* or-ed to a mode: failures of the members count as handled */
+#define SEMEL_GATHER_MEMBERS_MAX 1048576
 
 /* The value of a gathered deferred. */
 struct semel_gathered {
@@ -156,9 +157,11 @@ struct semel_gathered {
 };
 
 /* One deferred out of `count`, which may be 0: then ALL and VALUES fire at once with none, FIRST
- * and ANY_RESULT are INVALID. Its value is a struct semel_gathered, freed with it. Cancelling it
- * cancels all members, also those behind one that declines. members: moved on OK. Returns: OK;
- * INVALID; NO_MEMORY; DENIED. Thread: loop thread. Since: 0.3 */
+ * and ANY_RESULT are INVALID. Its value is a struct semel_gathered, freed with it. Values move
+ * there; failures are copied, and are the members' still, unless they are consumed.
+ * Cancelling it cancels all members, also those behind one that declines, and it fires with what
+ * becomes of them. members: borrowed, each of them moved on OK. Returns: OK; INVALID: a number, a
+ * mode, a member of another loop; NO_MEMORY; DENIED. Thread: loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_deferred_gather(struct semel_deferred **out,
                                                   struct semel_loop *loop,
                                                   struct semel_deferred *const *members,

@@ -27,8 +27,8 @@ void sml_fired_move(struct semel_fired *to, struct semel_fired *from)
     sml_fired_init(from);
 }
 
-/* Copied before anything is dropped: `text` may lie in what is. Not cut inside a character of UTF-8:
- * the bytes of one after its first are 10xxxxxx. */
+/* Copied before anything is dropped: `text` may lie in what is. Not cut inside a character of
+ * UTF-8, whose bytes after the first are 10xxxxxx. */
 static void set_text(struct semel_fired *fired, const char *text)
 {
     size_t bytes = strnlen(text, sizeof fired->text);
@@ -79,8 +79,8 @@ void *semel_fired_take(struct semel_fired *fired)
 {
     void *value = fired->value;
 
-    if (fired->status == SEMEL_OK)
-        sml_fired_init(fired);
+    fired->value = NULL;
+    fired->drop = NULL;
     return value;
 }
 

@@ -18,27 +18,6 @@ static void then_both(struct semel_deferred *deferred, struct note *note)
 
 /* --- D1 ----------------------------------------------------------------------------------- */
 
-static void fires_once(void **state)
-{
-    struct hand hand;
-    struct item one = { 1, 0 }, two = { 2, 0 };
-    struct semel_deferred *deferred;
-
-    (void)state;
-    hand_init(&hand);
-    deferred = made(&hand);
-    assert_null(semel_deferred_result(deferred));
-    assert_ok(semel_deferred_fire(deferred, &one, drop_item));
-    assert_int_equal(semel_deferred_fire(deferred, &two, drop_item), SEMEL_ALREADY);
-    assert_int_equal(semel_deferred_fail(deferred, SEMEL_FAILED, 0, NULL), SEMEL_ALREADY);
-    assert_ptr_equal(semel_deferred_result(deferred)->value, &one);
-    assert_int_equal(one.dropped, 0);
-    semel_deferred_unref(deferred);
-    assert_int_equal(one.dropped, 1);
-    assert_int_equal(two.dropped, 0); /* still the caller's */
-    hand_fini(&hand);
-}
-
 static void flips_between_the_sides(void **state)
 {
     struct hand hand;
@@ -625,49 +604,6 @@ static void reports_once(void **state)
     hand_fini(&hand);
 }
 
-/* --- other threads, one at a time: test_deferred_threads.c has real ones ------------------- */
-
-static void elsewhere(void **state)
-{
-    struct hand hand;
-    struct journal journal = { .used = 0 };
-    struct item one = { 1, 0 };
-    struct note note = { .journal = &journal, .letter = 'a' };
-    struct semel_deferred *deferred;
-
-    (void)state;
-    hand_init(&hand);
-    deferred = made(&hand);
-    then_both(deferred, &note);
-    hand.away = true;
-    assert_ok(semel_deferred_fire(deferred, &one, drop_item));
-    assert_int_equal(semel_deferred_fire(deferred, &one, drop_item), SEMEL_ALREADY);
-    semel_deferred_cancel(deferred); /* too late */
-    assert_int_equal(hand.waiting, 1);
-    semel_deferred_unref(deferred);
-    assert_int_equal(journal.used, 0);
-    hand.away = false;
-    hand_run(&hand);
-    assert_string_equal(journal.text, "a=1 ");
-    assert_int_equal(one.dropped, 1);
-    assert_int_equal(hand.blocks, 0);
-
-    deferred = made(&hand);
-    then_both(deferred, &note);
-    hand.away = true;
-    semel_deferred_cancel(deferred);
-    hand.away = false;
-    assert_string_equal(journal.text, "a=1 ");
-    hand_run(&hand);
-    assert_string_equal(journal.text, "a=1 a!CANCELLED ");
-    hand.away = true;
-    semel_deferred_unref(deferred); /* the last reference travels */
-    assert_int_equal(hand.waiting, 1);
-    hand.away = false;
-    hand_run(&hand);
-    hand_fini(&hand);
-}
-
 static void without_a_loop(void **state)
 {
     struct journal journal = { .used = 0 };
@@ -688,7 +624,6 @@ static void without_a_loop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        { "D1 fires once", fires_once, NULL, NULL, NULL },
         { "D1 value and failure find their side of each pair", flips_between_the_sides, NULL, NULL,
           NULL },
         { "deferred: bad input has a status", bad_input, NULL, NULL, NULL },
@@ -710,7 +645,6 @@ int main(void)
         { "deferred: who fires keeps those that wait", nobody_else_has_those_that_wait, NULL, NULL,
           NULL },
         { "D6 a failure that nobody handled is reported once", reports_once, NULL, NULL, NULL },
-        { "deferred: from elsewhere", elsewhere, NULL, NULL, NULL },
         { "deferred: without a loop", without_a_loop, NULL, NULL, NULL },
     };
 
