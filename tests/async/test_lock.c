@@ -118,6 +118,35 @@ static void nobody_overtakes(void **state)
     end(&at);
 }
 
+static struct semel_deferred *release_both(struct semel_fired *fired, void *user)
+{
+    (void)fired;
+    release(user);
+    release(user);
+    return NULL;
+}
+
+static void two_on_their_way_are_in_order(void **state)
+{
+    struct fixture at;
+    struct note b = { NULL, "b" }, c = { NULL, "c" };
+    struct semel_deferred *first = NULL;
+
+    (void)state;
+    begin(&at, 2, 0);
+    assert_int_equal(semel_lock_try(at.lock), SEMEL_OK);
+    assert_int_equal(semel_lock_try(at.lock), SEMEL_OK);
+    assert_int_equal(semel_lock_acquire(at.lock, &first), SEMEL_OK);
+    assert_int_equal(semel_deferred_then(first, release_both, NULL, &at), SEMEL_OK);
+    semel_deferred_unref(acquire(&at, &b));
+    semel_deferred_unref(acquire(&at, &c));
+    release(&at);
+    assert_told(&at.told, "b c ");
+    assert_counts(&at, 2, 0);
+    semel_deferred_unref(first);
+    end(&at);
+}
+
 /* --- D8 ----------------------------------------------------------------------------------------- */
 
 static void released_too_often(void **state)
@@ -490,6 +519,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         { "D7 a permit is handed on in order", handed_on_in_order, NULL, NULL, NULL },
         { "D7 nobody overtakes, also who gives back and wants again", nobody_overtakes, NULL, NULL,
+          NULL },
+        { "D7 two permits on their way arrive in order", two_on_their_way_are_in_order, NULL, NULL,
           NULL },
         { "D8 giving back too often is an error and changes nothing", released_too_often, NULL,
           NULL, NULL },
