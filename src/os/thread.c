@@ -79,6 +79,23 @@ void sml_thread_join(struct sml_thread *thread)
     SML_ASSERT(pthread_join(thread->thread, NULL) == 0);
 }
 
+static _Thread_local unsigned loops_entered;
+
+void sml_thread_enter_loop(void)
+{
+    loops_entered++;
+}
+
+void sml_thread_leave_loop(void)
+{
+    loops_entered--;
+}
+
+bool sml_thread_in_loop(void)
+{
+    return loops_entered > 0;
+}
+
 unsigned sml_thread_cores(void)
 {
     for (size_t cores = CORES_FIRST; cores <= CORES_MAX; cores *= 2) {

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,6 +54,12 @@ static inline void sml_thread_yield(void)
 /* End the calling thread, which must be one of ours in a forked child: nothing else is left of them
  * there. */
 SML_NORETURN void sml_thread_vanish(void);
+
+/* The calling thread begins and ends to run callbacks of a loop, one inside the other or not. While
+ * it does it must not block. */
+void sml_thread_enter_loop(void);
+void sml_thread_leave_loop(void);
+bool sml_thread_in_loop(void);
 
 /* Cores that this process may run on, at least 1. */
 unsigned sml_thread_cores(void);
