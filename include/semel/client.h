@@ -22,6 +22,9 @@
 extern "C" {
 #endif
 
+struct semel_deferred;
+struct semel_fired;
+struct semel_loop;
 struct semel_outbox;
 struct semel_client; /* thread: any thread */
 struct semel_call;   /* a call started with semel_client_start; thread: any thread */
@@ -169,6 +172,25 @@ SEMEL_API enum semel_status semel_client_start(struct semel_client *client, cons
                                                const struct semel_call_options *options,
                                                semel_done_fn done, void *user,
                                                struct semel_call **out_call) SEMEL_MUST_USE;
+
+/* Start a call whose end fires a deferred of `loop`; see deferred.h.
+ * out       one reference, owned by caller. It fires with the call's value; or fails with its
+ *           status, code and text. In both cases semel_fired_call tells the call's result, and so
+ *           whether it happened. Cancelling it cancels the call: it fires with the verdict.
+ * body      borrowed, or with options->lent lent until it fires.
+ * Returns: OK; as semel_client_start: then nothing was made. Thread: any thread, callbacks
+ * included. Blocks: no. Completion: on the loop's thread. Since: 0.3 */
+SEMEL_API enum semel_status semel_client_defer(struct semel_client *client, const char *method,
+                                               struct semel_bytes body,
+                                               const struct semel_call_options *options,
+                                               struct semel_loop *loop, struct semel_deferred **out)
+    SEMEL_MUST_USE;
+
+/* The result of the call that ended as `fired` says, a failure included: lent until `fired` has
+ * another result. NULL: it does not come from a call, or only its status was handed on. status is
+ * NO_MEMORY if there was none for the reply; the outcome is the call's all the same.
+ * Thread: as for `fired`. Since: 0.3 */
+SEMEL_API const struct semel_result *semel_fired_call(const struct semel_fired *fired);
 
 /* Ask for a call to be cancelled. A call not yet sent ends as not executed; else the server is
  * asked and its verdict is the outcome. After completion it does nothing. Thread: any thread.

@@ -131,8 +131,9 @@ SEMEL_API const struct semel_fired *semel_deferred_result(const struct semel_def
 
 /* Block until it has a result (then *out is that result, owned by caller: semel_fired_clear; the
  * deferred has a value NULL) or timeout_ms (negative: for ever) have passed. Returns: OK: look at
- * out->status; DEADLINE: not in time, nothing was done; WOULD_DEADLOCK: on the loop's own thread;
- * INVALID: it has no loop; NO_MEMORY. Thread: any thread but the loop's. Blocks: yes. Since: 0.3 */
+ * out->status; DEADLINE: not in time, nothing was done; WOULD_DEADLOCK: on the loop's own thread,
+ * or in a callback of any; INVALID: it has no loop; NO_MEMORY; FORKED. Thread: any thread but the
+ * loop's. Blocks: yes. Since: 0.3 */
 SEMEL_API enum semel_status semel_deferred_wait(struct semel_deferred *deferred, int64_t timeout_ms,
                                                 struct semel_fired *out) SEMEL_MUST_USE;
 SEMEL_API void semel_fired_clear(struct semel_fired *fired);

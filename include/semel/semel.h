@@ -5,6 +5,7 @@
 
 #include <semel/bytes.h>
 #include <semel/client.h>
+#include <semel/deferred.h>
 #include <semel/limits.h>
 #include <semel/log.h>
 #include <semel/loop.h>

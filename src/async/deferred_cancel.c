@@ -78,8 +78,14 @@ static struct semel_deferred *result_is_here(struct semel_fired *fired, void *us
 
     timeout->deferred->queued--;
     free_timeout(timeout);
-    if (late)
-        semel_fired_set_failure(fired, SEMEL_DEADLINE, fired->code, NULL);
+    if (late) { /* a value beside it stays: it may tell whether a call happened */
+        void *value = fired->value;
+        void (*drop)(void *) = fired->drop;
+
+        sml_fired_fail(fired, SEMEL_DEADLINE, fired->code, NULL);
+        fired->value = value;
+        fired->drop = drop;
+    }
     return NULL;
 }
 

@@ -59,13 +59,16 @@ static struct results *new_results(const struct sml_mem *mem, size_t count)
     return results;
 }
 
-/* A value moves; of a failure there are two then. */
+/* A value moves, also one beside a failure; of the failure itself there are two then. */
 static void take(struct semel_fired *to, struct semel_fired *fired)
 {
-    if (fired->status == SEMEL_OK)
+    if (fired->status == SEMEL_OK) {
         sml_fired_move(to, fired);
-    else
-        sml_fired_fail(to, fired->status, fired->code, fired->text);
+        return;
+    }
+    *to = *fired;
+    fired->value = NULL;
+    fired->drop = NULL;
 }
 
 /* --- deciding ----------------------------------------------------------------------------- */
@@ -88,24 +91,26 @@ static void decide_all(struct gather *gather)
     decide(gather, &fired);
 }
 
-/* With one result, the first of the list; what failures were kept there own nothing. */
+/* With one result, the first of the list; those that were kept there go. */
 static void decide_one(struct gather *gather, const struct member *member,
                        struct semel_fired *result)
 {
     struct semel_gathered *gathered = &gather->results->gathered;
 
+    for (size_t i = 0; i < gathered->count; i++)
+        semel_fired_clear(&gathered->results[i]);
     take(&gathered->results[0], result);
     gathered->count = 1;
     gathered->index = (size_t)(member - gather->members);
     decide_all(gather);
 }
 
-static void decide_failed(struct gather *gather, const struct semel_fired *first)
+static void decide_failed(struct gather *gather, struct semel_fired *first)
 {
     struct results *results = gather->results;
     struct semel_fired fired;
 
-    sml_fired_fail(&fired, first->status, first->code, first->text);
+    take(&fired, first);
     gather->results = NULL;
     (void)sml_deferred_fire_with(gather->out, &fired);
     drop_gathered(&results->gathered);
