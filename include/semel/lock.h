@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* lock.h - locks and semaphores that are waited for without blocking a thread; a lock among processes.
+/* lock.h - locks and semaphores that are waited for without blocking a thread; a lock among
+ * processes.
  *
  * They belong to a loop's thread and are FIFO: a permit that is released goes to the one that has
  * waited longest, at once; nobody overtakes. Waiting is a deferred; cancelled, it leaves the line
@@ -50,8 +51,8 @@ SEMEL_API enum semel_status semel_lock_create(struct semel_lock **out, struct se
 SEMEL_API void semel_lock_destroy(struct semel_lock *lock);
 
 /* *out (owned by caller) fires with a value NULL when a permit is this caller's, who then owes one
- * semel_lock_release. Returns: OK; INVALID; OVERLOADED; NO_MEMORY; DENIED: the wrong thread; STOPPED.
- * Thread: loop thread. Since: 0.3 */
+ * semel_lock_release. Returns: OK; INVALID; OVERLOADED; NO_MEMORY; DENIED: the wrong thread;
+ * STOPPED. Thread: loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_lock_acquire(struct semel_lock *lock, struct semel_deferred **out)
     SEMEL_MUST_USE;
 
@@ -64,15 +65,15 @@ SEMEL_API enum semel_status semel_lock_try(struct semel_lock *lock) SEMEL_MUST_U
 SEMEL_API enum semel_status semel_lock_release(struct semel_lock *lock) SEMEL_MUST_USE;
 
 /* What is run under a permit. Returns NULL when it is done: `fired` is the result, a value NULL
- * unless it was set; or a deferred (moved) of the same loop, whose result it is: DROPPED, if that is
- * let go by all before it fires. */
+ * unless it was set; or a deferred (moved) of the same loop, whose result it is: DROPPED, if that
+ * is let go by all before it fires. */
 typedef struct semel_deferred *(*semel_body_fn)(struct semel_fired *fired, void *user);
 
-/* Run `body` under a permit, now or in its turn. out: NULL, and then the result is let go, a failure
- * reported as unhandled; else the result's deferred, owned by caller. Cancelled while it waits, the
- * body never runs; while it runs, its deferred is cancelled. The permit is handed on, then the
- * result is told, then the next one's turn begins. Returns: OK; INVALID, OVERLOADED, NO_MEMORY,
- * DENIED, STOPPED: the body has not run and will not. Thread: loop thread. Since: 0.3 */
+/* Run `body` under a permit, now or in its turn. out: NULL, and then the result is let go, a
+ * failure reported as unhandled; else the result's deferred, owned by caller. Cancelled while it
+ * waits, the body never runs; while it runs, its deferred is cancelled. The permit is handed on,
+ * then the result is told, then the next one's turn begins. Returns: OK; INVALID, OVERLOADED,
+ * NO_MEMORY, DENIED, STOPPED: the body has not run and will not. Thread: loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_lock_run(struct semel_lock *lock, semel_body_fn body, void *user,
                                            struct semel_deferred **out) SEMEL_MUST_USE;
 
@@ -80,7 +81,7 @@ SEMEL_API enum semel_status semel_lock_run(struct semel_lock *lock, semel_body_f
 SEMEL_API uint32_t semel_lock_held(const struct semel_lock *lock);
 SEMEL_API uint32_t semel_lock_waiting(const struct semel_lock *lock);
 
-/* --- a lock among processes --------------------------------------------------------------------- */
+/* --- a lock among processes ------------------------------------------------------------------ */
 
 struct semel_file_lock; /* thread: any thread */
 
@@ -93,22 +94,23 @@ struct semel_file_lock; /* thread: any thread */
 SEMEL_API enum semel_status semel_file_lock_create(struct semel_file_lock **out, const char *path)
     SEMEL_MUST_USE;
 
-/* Let go, and free it. Who waits for it ends with STOPPED. NULL is fine. In a forked child only the
- * child's memory is freed. Thread: any thread; while a deferred waits, its loop's. Blocks: no.
- * Since: 0.3 */
+/* Let go, and free it. Who waits for it ends with STOPPED, at once or soon. NULL is fine. In a
+ * forked child only the child's memory is freed. Thread: any thread. Blocks: no, but closing what
+ * tells of others that let go takes the kernel some milliseconds. Since: 0.3 */
 SEMEL_API void semel_file_lock_destroy(struct semel_file_lock *lock);
 
 /* Take it, waiting at most timeout_ms (0: not at all; negative: for ever). Nobody is first in line.
  * Returns: OK; OVERLOADED: somebody else holds it, and timeout_ms is 0; DEADLINE; ALREADY: this one
- * holds it, or waits for it; WOULD_DEADLOCK: on a loop's own thread, unless timeout_ms is 0; STOPPED:
- * destroyed meanwhile; INVALID, DENIED, LIMIT, NO_MEMORY, SYSTEM: it cannot be locked; FORKED.
- * Thread: any thread. Blocks: up to timeout_ms. Since: 0.3 */
+ * holds it, or waits for it; WOULD_DEADLOCK: on a loop's own thread, unless timeout_ms is 0;
+ * STOPPED: destroyed meanwhile; INVALID, DENIED, LIMIT, NO_MEMORY, SYSTEM: it cannot be locked;
+ * FORKED. Thread: any thread. Blocks: up to timeout_ms. Since: 0.3 */
 SEMEL_API enum semel_status semel_file_lock_take(struct semel_file_lock *lock, int64_t timeout_ms)
     SEMEL_MUST_USE;
 
 /* The same as a deferred of `loop`, owned by caller. It fires with a value NULL when the lock is
  * held, or fails as semel_file_lock_take does. Cancelled, it does not hold the lock. Returns: OK;
- * ALREADY; INVALID; NO_MEMORY, LIMIT, SYSTEM; DENIED: not the loop's thread; FORKED. Thread: loop
+ * what the first try ended with, unless it is to wait; ALREADY; INVALID; NO_MEMORY; DENIED: not the
+ * loop's thread; STOPPED; FORKED. Thread: loop
  * thread. Blocks: no. Since: 0.3 */
 SEMEL_API enum semel_status semel_file_lock_defer(struct semel_file_lock *lock,
                                                   struct semel_loop *loop, int64_t timeout_ms,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* queue.h - a queue between callbacks: items that wait for takers, or takers that wait for items.
+/* queue.h - a queue between callbacks: items that wait for takers, or takers that wait for
+ * items.
  *
- * Both lines are FIFO and bounded; a bound of 0 is legal. A full line is OVERLOADED at once: nothing
- * blocks, nothing is dropped. It belongs to a loop's thread.
+ * Both lines are FIFO and bounded; a bound of 0 is legal. A full line is OVERLOADED at once:
+ * nothing blocks, nothing is dropped. It belongs to a loop's thread.
  *
  * In a callback of a queue all of this may be called, destroy too. What is put there is at once the
  * item of the one who has waited longest, but that one's callback is called when this one has
@@ -35,8 +36,8 @@ SEMEL_API enum semel_status semel_queue_create(struct semel_queue **out, struct 
                                                const struct semel_queue_options *options)
     SEMEL_MUST_USE;
 
-/* Takers fail with STOPPED, then items are dropped by their `drop`. In a callback of the queue it is
- * freed when the outermost one has returned; until then what is called of it is STOPPED. NULL is
+/* Takers fail with STOPPED, then items are dropped by their `drop`. In a callback of the queue it
+ * is freed when the outermost one has returned; until then what is called of it is STOPPED. NULL is
  * fine; on another thread nothing is done. Thread: loop thread. Since: 0.3 */
 SEMEL_API void semel_queue_destroy(struct semel_queue *queue);
 
@@ -47,8 +48,8 @@ SEMEL_API enum semel_status semel_queue_put(struct semel_queue *queue, void *ite
                                             void (*drop)(void *item)) SEMEL_MUST_USE;
 
 /* *out (owned by caller) fires with the oldest item, at once if there is one. Cancelled before, it
- * leaves the line in O(1). Returns: OK; INVALID; OVERLOADED; NO_MEMORY; DENIED; STOPPED. Thread: loop
- * thread. Since: 0.3 */
+ * leaves the line in O(1). Returns: OK; INVALID; OVERLOADED; NO_MEMORY; DENIED; STOPPED. Thread:
+ * loop thread. Since: 0.3 */
 SEMEL_API enum semel_status semel_queue_get(struct semel_queue *queue, struct semel_deferred **out)
     SEMEL_MUST_USE;
 

@@ -2,8 +2,8 @@
 /* lock.c - locks and semaphores: permits, and a line of those who wait for one.
  *
  * Invariants:
- *  1. While a permit is free nobody waits. So whoever finds one free may have it: there is nobody to
- *     overtake.
+ *  1. While a permit is free nobody waits. So whoever finds one free may have it: there is nobody
+ *     to overtake.
  *  2. A permit that is given back while somebody waits is never free: it moves to the first in line
  *     in the same step (`held` does not change), and only then is anybody called.
  *  3. Only the outermost call of a lock begins turns. What a callback gives back is handed on at
@@ -111,7 +111,7 @@ void semel_lock_destroy(struct semel_lock *lock)
     sml_lock_leave(lock);
 }
 
-/* --- turns -------------------------------------------------------------------------------------- */
+/* --- turns ----------------------------------------------------------------------------------- */
 
 /* Cancelled: out of the line, or the body is asked to end. */
 static bool cancel_turn(struct semel_deferred *out, void *user)
@@ -184,7 +184,7 @@ void sml_turn_queue(struct sml_turn *turn)
     sml_list_push_back(&lock->waiting, &turn->node);
 }
 
-/* --- permits ------------------------------------------------------------------------------------ */
+/* --- permits --------------------------------------------------------------------------------- */
 
 enum semel_status semel_lock_acquire(struct semel_lock *lock, struct semel_deferred **out)
 {

@@ -5,9 +5,9 @@
  *  1. Items and takers never wait at the same time.
  *  2. An item that is put while somebody waits belongs to that taker from then on: cancelling comes
  *     too late, and neither bound counts them any more.
- *  3. Only the outermost call of a queue tells takers. A taker's callback that puts an item gives it
- *     to the next one at once, but that one's callback is called when this one has returned: a line
- *     of any length needs the stack of one. */
+ *  3. Only the outermost call of a queue tells takers. A taker's callback that puts an item gives
+ *     it to the next one at once, but that one's callback is called when this one has returned: a
+ *     line of any length needs the stack of one. */
 #include <semel/queue.h>
 #include <stdbool.h>
 
@@ -83,7 +83,7 @@ enum semel_status semel_queue_create(struct semel_queue **out, struct semel_loop
     return SEMEL_OK;
 }
 
-/* --- items -------------------------------------------------------------------------------------- */
+/* --- items ----------------------------------------------------------------------------------- */
 
 static void append(struct semel_queue *queue, struct item *item)
 {
@@ -106,7 +106,7 @@ static void pop(struct semel_queue *queue, struct item *out)
     sml_release(queue->executor->mem, item);
 }
 
-/* --- takers ------------------------------------------------------------------------------------- */
+/* --- takers ---------------------------------------------------------------------------------- */
 
 static void serve(struct semel_queue *queue, void *value, void (*drop)(void *value))
 {
@@ -192,7 +192,7 @@ void semel_queue_destroy(struct semel_queue *queue)
     leave(queue);
 }
 
-/* --- both ends ---------------------------------------------------------------------------------- */
+/* --- both ends ------------------------------------------------------------------------------- */
 
 enum semel_status semel_queue_put(struct semel_queue *queue, void *value, void (*drop)(void *value))
 {

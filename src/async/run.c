@@ -128,7 +128,7 @@ void sml_turn_run(struct sml_turn *turn)
         finish(turn, &fired);
 }
 
-/* --- semel_lock_run ----------------------------------------------------------------------------- */
+/* --- semel_lock_run -------------------------------------------------------------------------- */
 
 /* The body returned `inner`: the spare turn takes it from here. The lock is entered. */
 static void run_on(struct semel_lock *lock, struct sml_turn *turn, semel_body_fn body,

@@ -7,9 +7,9 @@
  * child has that too: if the holder dies and a child of it lives on, nobody ever gets the lock.
  *
  * So: lock the open file, map it with MADV_DONTFORK, and close the descriptor. The mapping alone
- * keeps the file open now. No child inherits it, no descriptor can be closed by mistake, and it ends
- * with the process or with an exec of it. (A child forked by another thread in the instant between
- * open and close has the descriptor until it calls exec or ends.)
+ * keeps the file open now. No child inherits it, no descriptor can be closed by mistake, and it
+ * ends with the process or with an exec of it. (A child forked by another thread in the instant
+ * between open and close has the descriptor until it calls exec or ends.)
  *
  * Locks that begin at byte 0 exclude each other whatever their length; the length is the holder's
  * process id, and F_OFD_GETLK tells it. So who holds the lock is never out of date.
@@ -17,7 +17,8 @@
  * The end of an open file that could be written to is seen by inotify (IN_CLOSE_WRITE), whatever
  * ended it. Those who wait look first through a descriptor for reading, which rings nobody: only
  * who sees the lock free opens it for writing, so that there is no storm of waiters that wake each
- * other. The bell rings a moment before the lock is gone, so one has to look again soon after it.
+ * other. The bell rings a moment before the lock is gone, so one has to look again soon after
+ * it.
  *
  * Rejected: a symbolic link that names the owner (stale ones have to be found out: process ids are
  * used again, and of two that put the same one aside the second removes the lock of the first). */
@@ -190,11 +191,13 @@ void sml_lockfile_watch_close(int fd)
         (void)close(fd);
 }
 
-void sml_lockfile_watch_wait(int fd, uint64_t ns)
+bool sml_lockfile_watch_wait(int fd, uint64_t ns)
 {
     struct pollfd set = { .fd = fd, .events = POLLIN };
     struct timespec most = sml_clock_timespec(ns);
 
-    if (ppoll(&set, 1, &most, NULL) > 0)
-        sml_lockfile_watch_drain(fd);
+    if (ppoll(&set, 1, &most, NULL) <= 0)
+        return false;
+    sml_lockfile_watch_drain(fd);
+    return true;
 }

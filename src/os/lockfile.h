@@ -39,7 +39,7 @@ int sml_lockfile_watch(const char *path);
 void sml_lockfile_watch_drain(int fd);
 void sml_lockfile_watch_close(int fd); /* -1 is fine */
 
-/* Wait until fd (may be -1) is readable, at most `ns`. */
-void sml_lockfile_watch_wait(int fd, uint64_t ns);
+/* Wait until fd (may be -1) is readable, at most `ns`, and drain it. False: nothing rang. */
+bool sml_lockfile_watch_wait(int fd, uint64_t ns);
 
 #endif

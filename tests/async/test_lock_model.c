@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Every sequence of up to seven operations of a lock or a semaphore, and long random ones, beside a
- * model: who is called with what in which order, and how many permits are out and callers wait, must
- * be the same after each. */
+ * model: who is called with what in which order, and how many permits are out and callers wait,
+ * must be the same after each. */
 #include "async/lock_kit.h"
 
 #define ENTRIES_MAX 6000 /* of one sequence; random ones are longest */
@@ -73,7 +73,7 @@ static void add_event(struct events *events, int entry, int what)
     events->at[events->count++] = (struct event){ entry, what };
 }
 
-/* --- what really happens ------------------------------------------------------------------------ */
+/* --- what really happens --------------------------------------------------------------------- */
 
 static int number_of(const struct entry *entry)
 {
@@ -132,7 +132,7 @@ static enum semel_status submit(struct entry *entry)
     return status;
 }
 
-/* --- what should --------------------------------------------------------------------------------- */
+/* --- what should ----------------------------------------------------------------------------- */
 
 static void model_begin(struct world *world, int number);
 
@@ -215,7 +215,7 @@ static void model_cancel(struct world *world, int number)
     add_event(&world->model, number, SEMEL_CANCELLED);
 }
 
-/* --- beside each other --------------------------------------------------------------------------- */
+/* --- beside each other ----------------------------------------------------------------------- */
 
 static void compare(struct world *world)
 {
@@ -301,8 +301,8 @@ static void release_both(struct world *world)
     model_drain(world);
 }
 
-/* False: there is nothing that it could be done to. A release may be of a permit that a body has: the
- * lock cannot know, but it would end with one release too many; so that is left out. */
+/* False: there is nothing that it could be done to. A release may be of a permit that a body has:
+ * the lock cannot know, but it would end with one release too many; so that is left out. */
 static bool apply(struct world *world, enum op op, int which)
 {
     int number, running = 0;
@@ -355,7 +355,8 @@ static void world_begin(struct world *world, uint32_t permits, uint32_t waiting_
     assert_int_equal(semel_lock_create(&world->lock, hand_loop(&world->hand), &options), SEMEL_OK);
 }
 
-/* Those that wait are told in order; bodies that nobody asks about are reported; nothing is left. */
+/* Those that wait are told in order; bodies that nobody asks about are reported; nothing is
+ * left. */
 static void world_end(struct world *world)
 {
     size_t unwanted = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Every sequence of up to seven operations of a queue, and long random ones, beside a model: which
- * taker has which item, in which order, and how many of either wait, must be the same after each. No
- * item is lost, and none is there twice. */
+ * taker has which item, in which order, and how many of either wait, must be the same after each.
+ * No item is lost, and none is there twice. */
 #include "async/lock_kit.h"
 
 #define MANY_MAX 6000 /* items, and takers, of one sequence */
@@ -62,7 +62,7 @@ static void add_event(struct events *events, int taker, int what)
     events->at[events->count++] = (struct event){ taker, what };
 }
 
-/* --- what really happens ------------------------------------------------------------------------ */
+/* --- what really happens --------------------------------------------------------------------- */
 
 static void drop(void *item)
 {
@@ -121,7 +121,7 @@ static struct semel_deferred *told(struct semel_fired *fired, void *user)
     return NULL;
 }
 
-/* --- what should -------------------------------------------------------------------------------- */
+/* --- what should ----------------------------------------------------------------------------- */
 
 static enum semel_status model_put(int item)
 {
@@ -194,7 +194,7 @@ static void model_cancel(int taker)
     add_event(&world.model, taker, -(int)SEMEL_CANCELLED);
 }
 
-/* --- beside each other -------------------------------------------------------------------------- */
+/* --- beside each other ----------------------------------------------------------------------- */
 
 static void compare(void)
 {

@@ -66,7 +66,7 @@ static struct semel_deferred *run(struct fixture *at, semel_body_fn body, void *
     return out;
 }
 
-/* --- D10 ---------------------------------------------------------------------------------------- */
+/* --- D10 ------------------------------------------------------------------------------------- */
 
 static void the_permit_comes_back(void **state)
 {
@@ -211,7 +211,7 @@ static void cancelled_in_line_it_never_runs(void **state)
     end(&at);
 }
 
-/* --- results ------------------------------------------------------------------------------------ */
+/* --- results --------------------------------------------------------------------------------- */
 
 static int dropped;
 
@@ -348,7 +348,7 @@ static void what_cannot_be_waited_for_fails(void **state)
     end(&at);
 }
 
-/* --- D11, and memory ---------------------------------------------------------------------------- */
+/* --- D11, and memory ------------------------------------------------------------------------- */
 
 #define MANY 1000000
 
@@ -509,7 +509,7 @@ static void without_memory_it_does_not_run(void **state)
     }
 }
 
-/* --- its end ------------------------------------------------------------------------------------ */
+/* --- its end --------------------------------------------------------------------------------- */
 
 static struct semel_deferred *destroy_lock(struct semel_fired *fired, void *user)
 {

@@ -89,7 +89,8 @@ static void it_is_taken_once_and_let_go(void **state)
     assert_int_equal(sml_lockfile_holder(place.path), getpid());
     assert_int_equal(sml_lockfile_take(&second, place.path), SEMEL_OVERLOADED);
     assert_null(second.hold);
-    /* Closing descriptors of the file, which would end a lock of the other kind, changes nothing. */
+    /* Closing descriptors of the file, which would end a lock of the other kind, changes
+     * nothing. */
     (void)close(open(place.path, O_RDWR));
     assert_int_equal(sml_lockfile_take(&second, place.path), SEMEL_OVERLOADED);
     sml_lockfile_release(&first);
@@ -160,7 +161,7 @@ static void it_ends_with_its_process(void **state)
     place_remove(&place);
 }
 
-/* --- many processes ----------------------------------------------------------------------------- */
+/* --- many processes -------------------------------------------------------------------------- */
 
 #define RACERS 6
 #define TURNS 100
@@ -189,8 +190,10 @@ static void take_waiting(struct sml_lockfile *lock, const char *path)
     uint64_t pause = SML_MS / 4;
 
     while (sml_lockfile_take(lock, path) != SEMEL_OK) {
-        sml_lockfile_watch_wait(fd, pause);
-        pause = sml_time_min(2 * pause, 20 * SML_MS);
+        if (sml_lockfile_watch_wait(fd, pause))
+            pause = SML_MS / 4;
+        else
+            pause = sml_time_min(2 * pause, 20 * SML_MS);
     }
     sml_lockfile_watch_close(fd);
 }
@@ -292,7 +295,7 @@ static void after_a_death_one_has_it(void **state)
     place_remove(&place);
 }
 
-/* --- waking ------------------------------------------------------------------------------------- */
+/* --- waking ---------------------------------------------------------------------------------- */
 
 static bool rings(int fd, int timeout_ms)
 {
@@ -342,13 +345,13 @@ static void waiting_has_a_limit_and_needs_no_bell(void **state)
     no_watch = (struct refusal){ ENOSPC, 1 };
     assert_int_equal(sml_lockfile_watch(place.path), -1);
     assert_int_equal(no_inotify.times + no_watch.times, 0);
-    sml_lockfile_watch_wait(-1, 3 * SML_MS);
+    assert_false(sml_lockfile_watch_wait(-1, 3 * SML_MS));
     assert_true(sml_clock_now() - before >= 3 * SML_MS);
     sml_lockfile_watch_close(-1);
     place_remove(&place);
 }
 
-/* --- trouble ------------------------------------------------------------------------------------ */
+/* --- trouble --------------------------------------------------------------------------------- */
 
 static void a_file_put_in_its_place_is_the_lock(void **state)
 {
