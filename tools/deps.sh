@@ -40,6 +40,8 @@ probe() {
     need g++ command -v g++
     need binutils command -v nm
     need cmake command -v cmake
+    need libuv1-dev pkg-config --exists libuv
+    need libglib2.0-dev pkg-config --exists glib-2.0
     need libcmocka-dev pkg-config --exists cmocka
     need libpython3-stdlib python3 -c 'import sqlite3'
     need clang command -v clang

@@ -43,7 +43,7 @@ class Rules:
         self.layers = [folder for folder in self.may if folder not in OUTSIDE]
 
 
-OUTSIDE = ('include', 'tool', 'bench', 'examples')
+OUTSIDE = ('include', 'adapters', 'tool', 'bench', 'examples')
 
 
 def folder_of(path):

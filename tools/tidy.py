@@ -125,7 +125,7 @@ def problems_of(root):
         text = tree.read(root, path)
         yield from check_text(path, text)
         yield from check_c(path, text)
-    for folder in ('tools', 'tests', 'tool', 'bench', 'examples', 'src', '.ci'):
+    for folder in ('tools', 'tests', 'tool', 'bench', 'examples', 'src', 'adapters', '.ci'):
         for path in tree.walk(root, folder, ('.py', '.sh', 'meson.build', '.cmake', '.in', '.map')):
             yield from check_text(path, tree.read(root, path))
     yield from check_mirror(root)

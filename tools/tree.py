@@ -5,7 +5,7 @@ import os
 
 # bench/peers holds programs that are compared with as they are.
 SKIPPED = {'.git', 'build', '.cache', '__pycache__', 'bench/peers'}
-C_FOLDERS = ('include', 'src', 'tool', 'bench', 'examples', 'tests')
+C_FOLDERS = ('include', 'src', 'adapters', 'tool', 'bench', 'examples', 'tests')
 
 
 def walk(root, folder, endings):

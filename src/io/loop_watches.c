@@ -188,6 +188,12 @@ void sml_loop_drop_watches(struct semel_loop *loop)
 {
     struct sml_list *link;
 
-    while ((link = sml_list_pop_front(&loop->watches)) != NULL)
-        free(SML_CONTAINER(link, struct semel_watch, link));
+    while ((link = sml_list_pop_front(&loop->watches)) != NULL) {
+        struct semel_watch *watch = SML_CONTAINER(link, struct semel_watch, link);
+
+        /* A copy of the loop's descriptor must not tell of it any more. */
+        if (watch->events != 0)
+            sml_epoll_remove(&loop->epoll, watch->fd);
+        free(watch);
+    }
 }

@@ -10,6 +10,11 @@ ROOT = os.environ.get('SEMEL_ROOT') or os.path.abspath(os.path.join(os.path.dirn
                                                                     '..', '..'))
 BUILD = os.environ.get('SEMEL_BUILD') or os.path.join(ROOT, 'build', 'test')
 SQLITE_LIBRARY = os.environ.get('SEMEL_SQLITE_LIBRARY') or ''  # empty: it is not built
+UV_LIBRARY = os.environ.get('SEMEL_UV_LIBRARY') or ''
+GLIB_LIBRARY = os.environ.get('SEMEL_GLIB_LIBRARY') or ''
+# Headers of libraries of their own: the library's name, and where it was built.
+OTHERS = {'sqlite.h': ('semel_sqlite', SQLITE_LIBRARY), 'uv.h': ('semel_uv', UV_LIBRARY),
+          'glib.h': ('semel_glib', GLIB_LIBRARY)}
 LIBRARY = os.environ.get('SEMEL_LIBRARY') or os.path.join(BUILD, 'src', 'libsemel.so.0')
 
 
@@ -34,7 +39,7 @@ def read(path):
 
 def installed_headers():
     found = [os.path.basename(h) for h in headers('include')]
-    return found if SQLITE_LIBRARY else [h for h in found if h != 'sqlite.h']
+    return [h for h in found if h not in OTHERS or OTHERS[h][1]]
 
 
 def headers(folder):
@@ -46,7 +51,7 @@ def declared(library='semel'):
     """The functions that the public headers of a library declare as exported."""
     names = set()
     for header in headers('include'):
-        if (header == 'semel/sqlite.h') != (library == 'semel_sqlite'):
+        if OTHERS.get(os.path.basename(header), ('semel', ''))[0] != library:
             continue
         text = re.sub(r'/\*.*?\*/', '', read(os.path.join('include', header)), flags=re.S)
         names.update(re.findall(r'^SEMEL_API\b[^;{]*?\b(\w+)\s*\(', text, re.M))

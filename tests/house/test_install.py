@@ -60,6 +60,61 @@ int main(int argc, char **argv)
 '''
 
 
+ADAPTERS = {
+    'semel-uv': (house.UV_LIBRARY, '''
+#include <uv.h>
+#include <semel/uv.h>
+#include <stdio.h>
+
+static void count(void *user)
+{
+    puts("served");
+    semel_uv_detach(*(struct semel_uv **)user);
+}
+
+int main(void)
+{
+    struct semel_uv *attached;
+    struct semel_task task = SEMEL_TASK_INIT(count, &attached);
+    struct semel_loop *loop;
+    uv_loop_t uv;
+
+    return uv_loop_init(&uv) || semel_loop_create(&loop, NULL) ||
+           semel_uv_attach(&attached, &uv, loop) || semel_loop_post(loop, &task) ||
+           uv_run(&uv, UV_RUN_DEFAULT) || semel_loop_destroy(loop) || uv_loop_close(&uv);
+}
+'''),
+    'semel-glib': (house.GLIB_LIBRARY, '''
+#include <glib.h>
+#include <semel/glib.h>
+#include <stdio.h>
+
+static void count(void *user)
+{
+    puts("served");
+    g_main_loop_quit(user);
+}
+
+int main(void)
+{
+    GMainLoop *own = g_main_loop_new(NULL, FALSE);
+    struct semel_task task = SEMEL_TASK_INIT(count, own);
+    struct semel_loop *loop;
+    GSource *source;
+
+    if (semel_loop_create(&loop, NULL) || (source = semel_glib_source_new(loop)) == NULL ||
+        g_source_attach(source, NULL) == 0 || semel_loop_post(loop, &task))
+        return 1;
+    g_main_loop_run(own);
+    g_source_destroy(source);
+    g_source_unref(source);
+    g_main_loop_unref(own);
+    return semel_loop_destroy(loop);
+}
+'''),
+}
+
+
 class Installed(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -157,6 +212,23 @@ class Installed(unittest.TestCase):
                 out = house.must([program, os.path.join(self.outside, 'store.db')],
                                  env=dict(os.environ, LD_LIBRARY_PATH=self.libdir()))
                 self.assertEqual(out, 'generation 1\n')
+
+    def test_adapters(self):
+        """A program with a foreign loop, by pkg-config."""
+        for package, (built, text) in ADAPTERS.items():
+            if not built:
+                continue
+            with self.subTest(package=package):
+                source = os.path.join(self.outside, package + '.c')
+                with open(source, 'w', encoding='utf-8') as file:
+                    file.write(text)
+                house.must(['gcc', '-std=gnu99', '-Wall', '-Wextra', '-Werror']
+                           + self.pkg_config('--cflags', package=package)
+                           + [source, '-o', source[:-2]]
+                           + self.pkg_config('--libs', package=package))
+                out = house.must([source[:-2]],
+                                 env=dict(os.environ, LD_LIBRARY_PATH=self.libdir()))
+                self.assertEqual(out, 'served\n')
 
     def cmake(self, prefix, name):
         source = os.path.join(self.outside, 'cmake')

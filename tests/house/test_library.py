@@ -31,6 +31,22 @@ class Library(unittest.TestCase):
         self.assertIn('libsemel.so.0', needs)
         self.assertIn('libsqlite3.so.0', needs)
 
+    def test_the_adapters(self):
+        for name, library, foreign in (('semel_uv', house.UV_LIBRARY, 'libuv.so.1'),
+                                       ('semel_glib', house.GLIB_LIBRARY, 'libglib-2.0.so.0')):
+            if not library:
+                continue
+            with self.subTest(library=name):
+                self.assertEqual(sorted(self.exported(library)), sorted(house.declared(name)))
+                out = house.must(['readelf', '-dW', library])
+                self.assertEqual(re.findall(r'\(SONAME\).*\[(.*)\]', out), [f'lib{name}.so.0'])
+                needs = re.findall(r'\(NEEDED\).*\[(.*)\]', out)
+                self.assertIn('libsemel.so.0', needs)
+                self.assertIn(foreign, needs)
+                # Over the public interface, and nothing else.
+                used = house.must(['nm', '-D', '--undefined-only', '--format=posix', library])
+                self.assertEqual(re.findall(r'^sml_\w+', used, re.M), [])
+
     def test_exports_have_the_public_prefix_and_a_version(self):
         self.assertTrue(self.exported())
         self.assertEqual([n for n in self.exported() if not n.startswith('semel_')], [])
