@@ -161,6 +161,8 @@ static void destroy(struct semel_deferred *deferred)
 
         SML_ASSERT(deferred->held == 0 && !deferred->source);
         list = deferred->next;
+        /* Followers that are told may cancel others of them, and must not get here by it. */
+        atomic_store_explicit(&deferred->claim, SML_CLAIM_FIRED, memory_order_relaxed);
         drop_steps(deferred, &list);
         report(deferred);
         semel_fired_clear(&deferred->fired);
