@@ -7,10 +7,12 @@
 #include <semel/client.h>
 #include <semel/deferred.h>
 #include <semel/limits.h>
+#include <semel/lock.h>
 #include <semel/log.h>
 #include <semel/loop.h>
 #include <semel/outbox.h>
 #include <semel/peer.h>
+#include <semel/queue.h>
 #include <semel/request.h>
 #include <semel/server.h>
 #include <semel/status.h>
