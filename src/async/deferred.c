@@ -26,6 +26,7 @@
 #include "base/check.h"
 
 static void destroy(struct semel_deferred *deferred);
+static void shorten(struct semel_deferred *deferred);
 
 /* --- references --------------------------------------------------------------------------- */
 
@@ -34,13 +35,18 @@ static void destroy(struct semel_deferred *deferred);
  * there; so it is not gone while callbacks run, which may yet make the deferred wait again. */
 static bool let_go(struct semel_deferred *deferred)
 {
+    struct sml_executor *executor = deferred->executor;
     uint32_t refs = atomic_load_explicit(&deferred->refs, memory_order_acquire);
 
-    while (refs != 1)
-        if (atomic_compare_exchange_weak_explicit(&deferred->refs, &refs, refs - 1,
-                                                  memory_order_acq_rel, memory_order_acquire))
-            return false;
-    if (!sml_executor_is_here(deferred->executor)) {
+    while (refs != 1) {
+        if (!atomic_compare_exchange_weak_explicit(&deferred->refs, &refs, refs - 1,
+                                                   memory_order_acq_rel, memory_order_acquire))
+            continue;
+        if (refs == 2 && sml_executor_is_here(executor))
+            shorten(deferred); /* here it cannot go meanwhile, whoever has the other one */
+        return false;
+    }
+    if (!sml_executor_is_here(executor)) {
         sml_deferred_post(deferred, SML_POSTED_GONE);
         return false;
     }
@@ -60,8 +66,12 @@ static void unref(struct semel_deferred *deferred)
 void sml_deferred_release(struct semel_deferred *deferred)
 {
     SML_ASSERT(deferred->held > 0);
-    if (--deferred->held == 0 && deferred->dead)
+    if (--deferred->held > 0)
+        return;
+    if (deferred->dead)
         destroy(deferred);
+    else
+        shorten(deferred);
 }
 
 struct semel_deferred *sml_deferred_new(struct sml_executor *executor, semel_canceller_fn canceller,
@@ -123,51 +133,60 @@ static void drop_guard(struct sml_step *step)
     (void)step->on_failure(&fired, step->user);
 }
 
-/* Followers that go with it come to the front of `list`. */
-static void drop_steps(struct semel_deferred *deferred, struct semel_deferred **list)
+/* Let a step go. Returns the follower that goes with it, or NULL. */
+static struct semel_deferred *drop_step(struct semel_deferred *deferred, struct sml_step *step)
 {
-    struct sml_list *node;
+    struct semel_deferred *follower;
 
-    while ((node = sml_list_pop_front(&deferred->steps))) {
-        struct sml_step *step = SML_CONTAINER(node, struct sml_step, node);
-
-        if (step->kind == SML_STEP_TIMEOUT) {
-            sml_timeout_discard(step);
-        } else if (step->kind == SML_STEP_GUARD) {
-            drop_guard(step);
-        } else if (step->kind == SML_STEP_JOIN) {
-            struct semel_deferred *follower = SML_CONTAINER(step, struct semel_deferred, join);
-
-            follower->source = NULL;
-            if (let_go(follower)) {
-                follower->next = *list;
-                *list = follower;
-            } else {
-                fail_follower(follower);
-            }
-        } else {
-            put_away(deferred, step);
-        }
+    if (step->kind == SML_STEP_TIMEOUT) {
+        sml_timeout_discard(step);
+    } else if (step->kind == SML_STEP_GUARD) {
+        drop_guard(step);
+    } else if (step->kind == SML_STEP_JOIN) {
+        follower = SML_CONTAINER(step, struct semel_deferred, join);
+        follower->source = NULL;
+        if (let_go(follower))
+            return follower;
+        fail_follower(follower);
+    } else {
+        put_away(deferred, step);
     }
+    return NULL;
 }
 
+/* Its last words. */
+static void begin_destroying(struct semel_deferred *deferred)
+{
+    SML_ASSERT(deferred->held == 0 && !deferred->source);
+    /* Followers that are told may cancel others of them, and must not get here by it. */
+    atomic_store_explicit(&deferred->claim, SML_CLAIM_FIRED, memory_order_relaxed);
+    report(deferred);
+    semel_fired_clear(&deferred->fired);
+}
+
+/* With those that go with it, each with all of its own before the next. */
 static void destroy(struct semel_deferred *deferred)
 {
     struct semel_deferred *list = deferred;
 
     deferred->next = NULL;
+    begin_destroying(deferred);
     while ((deferred = list)) {
+        struct sml_list *node = sml_list_pop_front(&deferred->steps);
         struct sml_executor *executor = deferred->executor;
 
-        SML_ASSERT(deferred->held == 0 && !deferred->source);
-        list = deferred->next;
-        /* Followers that are told may cancel others of them, and must not get here by it. */
-        atomic_store_explicit(&deferred->claim, SML_CLAIM_FIRED, memory_order_relaxed);
-        drop_steps(deferred, &list);
-        report(deferred);
-        semel_fired_clear(&deferred->fired);
-        sml_release(executor->mem, deferred);
-        sml_executor_leave(executor);
+        if (!node) {
+            list = deferred->next;
+            sml_release(executor->mem, deferred);
+            sml_executor_leave(executor);
+            continue;
+        }
+        deferred = drop_step(deferred, SML_CONTAINER(node, struct sml_step, node));
+        if (deferred) {
+            deferred->next = list;
+            list = deferred;
+            begin_destroying(deferred);
+        }
     }
 }
 
@@ -180,6 +199,28 @@ void semel_deferred_unref(struct semel_deferred *deferred)
 {
     if (deferred)
         unref(deferred);
+}
+
+/* If `deferred` waits, nobody but its source has it, and all that it would do is to pass the result
+ * on, its follower takes its place. So work that goes round in circles, each round a deferred that
+ * the one before returns, does not pile up. */
+static void shorten(struct semel_deferred *deferred)
+{
+    struct semel_deferred *source = deferred->source, *follower;
+    struct sml_list *first = deferred->steps.next;
+
+    if (!source || deferred->held > 0 || deferred->paused > 0 || sml_list_empty(&deferred->steps) ||
+        first->next != &deferred->steps ||
+        SML_CONTAINER(first, struct sml_step, node)->kind != SML_STEP_JOIN ||
+        atomic_load_explicit(&deferred->refs, memory_order_acquire) != 1)
+        return;
+    follower = SML_CONTAINER(first, struct semel_deferred, join.node);
+    sml_list_remove(&follower->join.node);
+    sml_list_insert_before(&deferred->join.node, &follower->join.node);
+    sml_list_remove(&deferred->join.node);
+    follower->source = source;
+    deferred->source = NULL;
+    destroy(deferred);
 }
 
 /* --- the run ------------------------------------------------------------------------------ */
@@ -318,64 +359,7 @@ void sml_deferred_arrive(struct semel_deferred *deferred)
     proceed(deferred);
 }
 
-/* --- making them, adding to them ---------------------------------------------------------- */
-
-enum semel_status semel_deferred_create(struct semel_deferred **out, struct semel_loop *loop,
-                                        semel_canceller_fn canceller, void *user)
-{
-    struct semel_deferred *deferred;
-
-    if (!out)
-        return SEMEL_INVALID;
-    deferred = sml_deferred_new(sml_executor_of(loop), canceller, user, 0);
-    if (!deferred)
-        return SEMEL_NO_MEMORY;
-    *out = deferred;
-    return SEMEL_OK;
-}
-
-/* It has no steps yet, and nobody else knows it: no task is needed, whatever the thread. */
-static struct semel_deferred *new_fired(struct semel_loop *loop)
-{
-    struct semel_deferred *deferred = sml_deferred_new(sml_executor_of(loop), NULL, NULL, 0);
-
-    if (deferred) {
-        atomic_init(&deferred->claim, SML_CLAIM_FIRED);
-        deferred->has_result = true;
-    }
-    return deferred;
-}
-
-enum semel_status semel_deferred_value(struct semel_deferred **out, struct semel_loop *loop,
-                                       void *value, void (*drop)(void *value))
-{
-    struct semel_deferred *deferred;
-
-    if (!out)
-        return SEMEL_INVALID;
-    deferred = new_fired(loop);
-    if (!deferred)
-        return SEMEL_NO_MEMORY;
-    deferred->fired.value = value;
-    deferred->fired.drop = drop;
-    *out = deferred;
-    return SEMEL_OK;
-}
-
-enum semel_status semel_deferred_failure(struct semel_deferred **out, struct semel_loop *loop,
-                                         enum semel_status status, int code, const char *text)
-{
-    struct semel_deferred *deferred;
-
-    if (!out || status == SEMEL_OK)
-        return SEMEL_INVALID;
-    deferred = new_fired(loop);
-    if (!deferred)
-        return SEMEL_NO_MEMORY;
-    sml_fired_fail(&deferred->fired, status, code, text);
-    *out = deferred;
-    return SEMEL_OK;
-}
+/* --- adding to them ----------------------------------------------------------------------- */
 
 static struct sml_step *new_step(struct semel_deferred *deferred)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* deferred_fire.c - firing, from any thread: one wins the claim, and its result arrives at once if
- * it is on the executor's thread, else with the deferred's task. */
+/* deferred_fire.c - making deferreds, and firing them, from any thread: one wins the claim, and its
+ * result arrives at once if it is on the executor's thread, else with the deferred's task. */
 #include "async/deferred.h"
 
 /* GONE: the caller's reference is the task's. */
@@ -96,4 +96,63 @@ enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct
     }
     semel_fired_clear(from);
     return status == SEMEL_STOPPED ? SEMEL_OK : status;
+}
+
+/* --- made --------------------------------------------------------------------------------- */
+
+enum semel_status semel_deferred_create(struct semel_deferred **out, struct semel_loop *loop,
+                                        semel_canceller_fn canceller, void *user)
+{
+    struct semel_deferred *deferred;
+
+    if (!out)
+        return SEMEL_INVALID;
+    deferred = sml_deferred_new(sml_executor_of(loop), canceller, user, 0);
+    if (!deferred)
+        return SEMEL_NO_MEMORY;
+    *out = deferred;
+    return SEMEL_OK;
+}
+
+/* It has no steps yet, and nobody else knows it: no task is needed, whatever the thread. */
+static struct semel_deferred *new_fired(struct semel_loop *loop)
+{
+    struct semel_deferred *deferred = sml_deferred_new(sml_executor_of(loop), NULL, NULL, 0);
+
+    if (deferred) {
+        atomic_init(&deferred->claim, SML_CLAIM_FIRED);
+        deferred->has_result = true;
+    }
+    return deferred;
+}
+
+enum semel_status semel_deferred_value(struct semel_deferred **out, struct semel_loop *loop,
+                                       void *value, void (*drop)(void *value))
+{
+    struct semel_deferred *deferred;
+
+    if (!out)
+        return SEMEL_INVALID;
+    deferred = new_fired(loop);
+    if (!deferred)
+        return SEMEL_NO_MEMORY;
+    deferred->fired.value = value;
+    deferred->fired.drop = drop;
+    *out = deferred;
+    return SEMEL_OK;
+}
+
+enum semel_status semel_deferred_failure(struct semel_deferred **out, struct semel_loop *loop,
+                                         enum semel_status status, int code, const char *text)
+{
+    struct semel_deferred *deferred;
+
+    if (!out || status == SEMEL_OK)
+        return SEMEL_INVALID;
+    deferred = new_fired(loop);
+    if (!deferred)
+        return SEMEL_NO_MEMORY;
+    sml_fired_fail(&deferred->fired, status, code, text);
+    *out = deferred;
+    return SEMEL_OK;
 }

@@ -101,9 +101,11 @@ static void arrive(struct model *model, int d)
 static void destroy(struct model *model, int d)
 {
     struct model_deferred *it = &model->list[d];
-    int later[MODEL_MAX], count = 0;
 
     it->claim = 1; /* nobody can cancel it any more */
+    if (it->has_result && it->status && !(it->status == SEMEL_CANCELLED && it->asked))
+        events_add(&model->events, EVENT_REPORT + it->status);
+    set(model, d, SEMEL_OK, 0);
     for (int i = 0; i < it->count; i++) {
         const int follower = it->steps[i].follower;
 
@@ -111,19 +113,14 @@ static void destroy(struct model *model, int d)
             continue;
         model->list[follower].source = -1;
         if (let_go(model, follower)) {
-            later[count++] = follower;
+            destroy(model, follower);
         } else {
             set(model, follower, SEMEL_DROPPED, 0);
             model->list[follower].claim = 1;
             arrive(model, follower);
         }
     }
-    if (it->has_result && it->status && !(it->status == SEMEL_CANCELLED && it->asked))
-        events_add(&model->events, EVENT_REPORT + it->status);
-    set(model, d, SEMEL_OK, 0);
     it->refs = -1;
-    while (count > 0)
-        destroy(model, later[--count]);
 }
 
 /* --- running ------------------------------------------------------------------------------ */

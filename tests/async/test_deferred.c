@@ -389,6 +389,50 @@ static void deep_chained(void **state)
     }
 }
 
+/* Each round is a deferred that the callback of the one before returns. */
+struct rounds {
+    struct hand *hand;
+    struct semel_deferred *now; /* what the next round is fired by */
+    size_t left;
+};
+
+static struct semel_deferred *next_round(struct semel_fired *fired, void *user)
+{
+    struct rounds *rounds = user;
+
+    (void)fired;
+    if (rounds->left-- == 0)
+        return NULL;
+    rounds->now = made(rounds->hand);
+    assert_ok(semel_deferred_then(rounds->now, next_round, NULL, rounds));
+    return semel_deferred_ref(rounds->now);
+}
+
+static void round_and_round(void **state)
+{
+    struct hand hand;
+    struct rounds rounds = { &hand, NULL, DEEP };
+    struct item one = { 1, 0 };
+    struct semel_deferred *out;
+
+    (void)state;
+    hand_init(&hand);
+    rounds.now = out = made(&hand);
+    assert_ok(semel_deferred_then(out, next_round, NULL, &rounds));
+    (void)semel_deferred_ref(out);
+    for (size_t i = 0; i <= DEEP; i++) {
+        struct semel_deferred *now = rounds.now;
+
+        assert_null(semel_deferred_result(out));
+        assert_ok(semel_deferred_fire(now, i == DEEP ? &one : NULL, i == DEEP ? drop_item : NULL));
+        semel_deferred_unref(now);
+        assert_true(hand.blocks <= 3);
+    }
+    assert_ptr_equal(semel_deferred_result(out)->value, &one);
+    semel_deferred_unref(out);
+    hand_fini(&hand);
+}
+
 /* --- D3 ----------------------------------------------------------------------------------- */
 
 struct adder {
@@ -637,6 +681,7 @@ int main(void)
         { "D2 100,000 deep, inwards", deep_inwards, NULL, NULL, NULL },
         { "D2 100,000 deep, outwards", deep_outwards, NULL, NULL, NULL },
         { "D2 100,000 chained: fired, cancelled, let go", deep_chained, NULL, NULL, NULL },
+        { "D2 endless rounds need no memory", round_and_round, NULL, NULL, NULL },
         { "D3 what is added while callbacks run comes after them", adds_while_running, NULL, NULL,
           NULL },
         { "D3 pauses nest", pauses, NULL, NULL, NULL },
