@@ -136,7 +136,7 @@ class Purity(Tree):
         """A build folder whose sml_X archives hold one object per source."""
         build = os.path.join(self.root, 'build')
         os.makedirs(os.path.join(build, 'src'), exist_ok=True)
-        for layer in ('base', 'wire', 'session'):
+        for layer in ('base', 'async', 'wire', 'session'):
             objects = []
             for number, text in enumerate(sources.get(layer, ['int sml_%s_x;\n' % layer])):
                 path = os.path.join(build, f'{layer}{number}')
@@ -157,7 +157,7 @@ class Purity(Tree):
             session=[self.USES.format('sml_f', 'g')]))
 
     def test_clock(self):
-        for layer in ('wire', 'session'):
+        for layer in ('async', 'wire', 'session'):
             self.bad('layers.py', f'{layer} is pure and may not use clock_gettime',
                      *self.archives(**{layer: [self.USES.format('clock_gettime', 'now')]}))
 
