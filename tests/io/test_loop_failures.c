@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a loop wants of memory and of the system fails, the n-th time, for each n until nothing fails
- * any more: outputs are untouched, nothing is left, and what there was goes on. */
+/* What a loop wants of memory and of the system fails, the n-th time, for each n until nothing
+ * fails any more: outputs are untouched, nothing is left, and what there was goes on. */
 #include "io/loop_kit.h"
 
 #include <errno.h>
