@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* deferred_model.h - deferreds as a page of recursive functions over an array: no lists, no atomics,
- * no care for stack or memory. What they call, drop and report is written down as numbers, and must
- * be the same numbers that the real ones write. */
+/* deferred_model.h - deferreds as a page of recursive functions over an array: no lists, no
+ * atomics, no care for stack or memory. What they call, drop and report is written down as numbers,
+ * and must be the same numbers that the real ones write. */
 #ifndef SML_TESTS_DEFERRED_MODEL_H
 #define SML_TESTS_DEFERRED_MODEL_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What a callback does after it has been written down. `other` is the next deferred in the array. */
+/* What a callback does after it has been written down. `other` is the next deferred in the
+ * array. */
 enum act {
     ACT_NOTHING,
     ACT_FLIP,         /* a value becomes a failure, a failure a value NULL */
