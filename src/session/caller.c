@@ -58,6 +58,7 @@ void sml_caller_fini(struct sml_caller *caller)
     sml_table_fini(&caller->by_xid);
     sml_release(caller->mem, caller->acks);
     caller->acks = NULL;
+    sml_caller_drop_last_acks(caller);
 }
 
 bool sml_caller_idle(const struct sml_caller *caller)
@@ -140,6 +141,24 @@ void sml_caller_accept(struct sml_caller *caller, struct sml_call *call, uint64_
 {
     SML_ASSERT(call->phase == SML_CALL_DONE);
     release_xid(caller, call, call->verdict.body.size, sml_time_add(now, ACK_DELAY));
+}
+
+void sml_caller_keep_acks(struct sml_caller *caller)
+{
+    if (!caller->up || caller->ack_count == 0)
+        return;
+    sml_caller_drop_last_acks(caller);
+    caller->last_acks = caller->acks;
+    caller->last_ack_count = caller->ack_count;
+    caller->acks = NULL; /* the next WELCOME brings new ones */
+    caller->ack_capacity = caller->ack_count = 0;
+}
+
+void sml_caller_drop_last_acks(struct sml_caller *caller)
+{
+    sml_release(caller->mem, caller->last_acks);
+    caller->last_acks = NULL;
+    caller->last_ack_count = 0;
 }
 
 void sml_caller_drop_acks(struct sml_caller *caller)

@@ -119,8 +119,10 @@ struct sml_caller {
     struct sml_heap timers;     /* deadline, grace end or busy delay of each call */
     struct sml_ack_range *acks; /* to encode, at most `window` */
     uint32_t ack_count, ack_capacity;
-    uint64_t ack_due;    /* when the ACK must go even if nothing else does; 0: now; SML_NEVER */
-    uint64_t ack_bytes;  /* reply bytes they free at the callee */
+    uint64_t ack_due;   /* when the ACK must go even if nothing else does; 0: now; SML_NEVER */
+    uint64_t ack_bytes; /* reply bytes they free at the callee */
+    struct sml_ack_range *last_acks; /* of a session that ends, to encode before its BYE */
+    uint32_t last_ack_count;
     bool accepted_reply; /* a reply was accepted since the connection came up */
     struct sml_caller_counters counters;
 };
@@ -192,6 +194,12 @@ enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_f
  * `more_calls` false holds back calls that have no xid yet (draining). Returns bytes. */
 size_t sml_caller_pull(struct sml_caller *caller, uint8_t *out, size_t room, bool more_calls,
                        uint64_t now);
+
+/* The session is about to be ended by a BYE: the acknowledgements that are owed go out before it,
+ * so that the callee knows what was accepted; or they do not, with the connection. */
+void sml_caller_keep_acks(struct sml_caller *caller);
+size_t sml_caller_pull_last_acks(struct sml_caller *caller, uint8_t *out, size_t room);
+void sml_caller_drop_last_acks(struct sml_caller *caller);
 
 /* Would a pull give anything now? */
 bool sml_caller_wants_write(const struct sml_caller *caller, bool more_calls, uint64_t now);

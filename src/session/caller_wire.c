@@ -42,6 +42,23 @@ static size_t pull_acks(struct sml_caller *caller, uint8_t *out, size_t room)
     return used;
 }
 
+size_t sml_caller_pull_last_acks(struct sml_caller *caller, uint8_t *out, size_t room)
+{
+    size_t used = 0;
+
+    while (caller->last_ack_count > 0 && room - used >= SML_FRAME_BYTES_MAX) {
+        uint32_t count = caller->last_ack_count;
+
+        if (count > SML_ACK_RANGES_MAX)
+            count = SML_ACK_RANGES_MAX;
+        caller->last_ack_count -= count;
+        used += sml_encode_ack(out + used, &caller->last_acks[caller->last_ack_count], count);
+    }
+    if (caller->last_ack_count == 0)
+        sml_caller_drop_last_acks(caller);
+    return used;
+}
+
 static size_t pull_cancels(struct sml_caller *caller, uint8_t *out, size_t room)
 {
     struct sml_list *node;

@@ -99,6 +99,8 @@ void sml_link_hang_up(struct sml_link *link, enum sml_bye_code bye)
     if (bye != 0 && link->state != SML_LINK_CONNECTING && !link->hello_pending) {
         link->bye_pending = true;
         link->bye = bye;
+        if (bye == SML_BYE_END)
+            sml_caller_keep_acks(&link->caller);
     }
 }
 
@@ -341,6 +343,7 @@ void sml_link_connected(struct sml_link *link, uint64_t now)
     link->created = true;
     link->conn_no++;
     link->bye_pending = false;
+    sml_caller_drop_last_acks(&link->caller);
     if (!snapshot_outstanding(link)) {
         sml_link_note(link, SEMEL_NO_MEMORY, semel_bytes_text("no memory to resume the session"));
         sml_link_hang_up(link, 0);

@@ -63,8 +63,11 @@ size_t sml_link_pull(struct sml_link *link, uint8_t *out, size_t room, uint64_t 
     if (room < SML_FRAME_BYTES_MAX)
         return 0;
     if (link->bye_pending) {
+        used = sml_caller_pull_last_acks(&link->caller, out, room);
+        if (room - used < SML_FRAME_BYTES_MAX)
+            return used;
         link->bye_pending = false;
-        return sml_encode_bye(out, link->bye, semel_bytes_text(link->why_text));
+        return used + sml_encode_bye(out + used, link->bye, semel_bytes_text(link->why_text));
     }
     if (link->unsaved && !SML_BUG(UNSAVED_SENT))
         return 0;

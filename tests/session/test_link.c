@@ -154,6 +154,33 @@ static void s8_end_session(void **state)
     assert_int_equal(f->link.state, SML_LINK_STOPPED);
 }
 
+/* What was accepted is acknowledged, also by a client that leaves at once. */
+static void s8_acks_before_bye(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "x");
+    static uint8_t out[4 * SML_FRAME_BYTES_MAX];
+    struct sml_frame frame;
+    size_t size, used, bye;
+    const char *why;
+
+    fixture_pump(f);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "y");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "y");
+    sml_link_stop(&f->link, f->now);
+    size = sml_link_pull(&f->link, out, sizeof out, f->now);
+    assert_int_equal(sml_frame_decode(out, size, SML_PAYLOAD_BYTES_MAX, &frame, &used, &why),
+                     SML_DECODED);
+    assert_int_equal(frame.type, SML_ACK);
+    assert_int_equal(sml_ack_range(&frame.u.ack, 0).first, 1);
+    assert_int_equal(
+        sml_frame_decode(out + used, size - used, SML_PAYLOAD_BYTES_MAX, &frame, &bye, &why),
+        SML_DECODED);
+    assert_int_equal(frame.type, SML_BYE);
+    assert_int_equal(used + bye, size);
+}
+
 static void s9_unknown_session(void **state)
 {
     struct fixture *f = *state;
@@ -416,6 +443,7 @@ int main(void)
         FRESH("a verdict within the grace counts", a_verdict_within_the_grace_counts),
         FRESH("cancel before and after sending", cancel_before_and_after_sending),
         FRESH("S8 end session: BYE removes state, twice is harmless", s8_end_session),
+        FRESH("S8 end session: what was accepted is acknowledged first", s8_acks_before_bye),
         FRESH("S9 unknown session: rejected explicitly, fails fast", s9_unknown_session),
         FRESH("S9 lost hello: an orphan is collected by the idle limit", s9_orphan),
         FRESH("a session with a running call does not expire",
