@@ -180,8 +180,8 @@ static void hand_over(struct sml_exchange *exchange, struct sml_mention *mention
 }
 
 /* What is there of its ids becomes its result, in the order asked for, until there are `most`. */
-static void collect(struct sml_exchange *exchange, struct sml_wait *wait, uint32_t most, bool take,
-                    uint64_t now)
+static void collect(struct sml_exchange *exchange, struct sml_event_wait *wait, uint32_t most,
+                    bool take, uint64_t now)
 {
     for (uint32_t i = 0; i < wait->distinct && wait->there < most; i++) {
         struct sml_mention *mention = &wait->mentions[i];
@@ -201,7 +201,7 @@ static void collect(struct sml_exchange *exchange, struct sml_wait *wait, uint32
     }
 }
 
-static void leave_topics(struct sml_exchange *exchange, struct sml_wait *wait)
+static void leave_topics(struct sml_exchange *exchange, struct sml_event_wait *wait)
 {
     for (uint32_t i = 0; i < wait->distinct; i++) {
         struct sml_mention *mention = &wait->mentions[i];
@@ -213,18 +213,19 @@ static void leave_topics(struct sml_exchange *exchange, struct sml_wait *wait)
     }
 }
 
-static void end(struct sml_exchange *exchange, struct sml_wait *wait, enum semel_status status,
-                bool took)
+static void end(struct sml_exchange *exchange, struct sml_event_wait *wait,
+                enum semel_status status, bool took)
 {
     struct semel_exchange_counters *counters = &exchange->counters;
 
-    if (wait->state == SML_WAIT_WAITING) {
+    if (wait->state == SML_EVENT_WAIT_WAITING) {
         counters->waits--;
         exchange->wait_ids -= wait->distinct;
         sml_agenda_remove(&exchange->timeouts, &wait->timer);
     }
     leave_topics(exchange, wait);
-    wait->state = took && wait->holds && wait->there > 0 ? SML_WAIT_HOLDING : SML_WAIT_DONE;
+    wait->state =
+        took && wait->holds && wait->there > 0 ? SML_EVENT_WAIT_HOLDING : SML_EVENT_WAIT_DONE;
     wait->status = status;
     sml_list_remove(&wait->link);
     sml_list_push_back(&exchange->done, &wait->link);
@@ -237,7 +238,7 @@ static void end(struct sml_exchange *exchange, struct sml_wait *wait, enum semel
 }
 
 /* In mode TAKE it takes what it needs and no more, so that nothing is lost to those who wait on. */
-static void meet(struct sml_exchange *exchange, struct sml_wait *wait, uint64_t now)
+static void meet(struct sml_exchange *exchange, struct sml_event_wait *wait, uint64_t now)
 {
     const bool take = takes(exchange);
 
@@ -245,7 +246,7 @@ static void meet(struct sml_exchange *exchange, struct sml_wait *wait, uint64_t 
     end(exchange, wait, SEMEL_OK, take);
 }
 
-static void give_up(struct sml_exchange *exchange, struct sml_wait *wait, uint64_t now)
+static void give_up(struct sml_exchange *exchange, struct sml_event_wait *wait, uint64_t now)
 {
     const bool take = takes(exchange) && wait->unmet == SEMEL_UNMET_TAKE;
 
@@ -258,7 +259,7 @@ static void raise(struct sml_exchange *exchange, struct sml_topic *topic, uint64
     struct sml_list *node, *next;
 
     for (node = topic->line.next; node != &topic->line; node = next) {
-        struct sml_wait *wait = mention_of(node)->wait;
+        struct sml_event_wait *wait = mention_of(node)->wait;
 
         next = node->next;
         if (++wait->present >= wait->need)
@@ -352,7 +353,7 @@ enum semel_status sml_exchange_trigger(struct sml_exchange *exchange, struct sem
  * ------------------------------------------------------------------------------------- */
 
 /* Which of its ids have an event? */
-static void look(struct sml_exchange *exchange, struct sml_wait *wait)
+static void look(struct sml_exchange *exchange, struct sml_event_wait *wait)
 {
     wait->present = 0;
     for (uint32_t i = 0; i < wait->distinct; i++) {
@@ -364,7 +365,7 @@ static void look(struct sml_exchange *exchange, struct sml_wait *wait)
     }
 }
 
-static bool find_topics(struct sml_exchange *exchange, struct sml_wait *wait)
+static bool find_topics(struct sml_exchange *exchange, struct sml_event_wait *wait)
 {
     for (uint32_t i = 0; i < wait->distinct; i++) {
         struct sml_mention *mention = &wait->mentions[i];
@@ -377,7 +378,7 @@ static bool find_topics(struct sml_exchange *exchange, struct sml_wait *wait)
     return true;
 }
 
-static enum semel_status get_in_line(struct sml_exchange *exchange, struct sml_wait *wait,
+static enum semel_status get_in_line(struct sml_exchange *exchange, struct sml_event_wait *wait,
                                      uint64_t deadline)
 {
     const struct sml_exchange_limits *limits = &exchange->limits;
@@ -395,17 +396,17 @@ static enum semel_status get_in_line(struct sml_exchange *exchange, struct sml_w
         sml_list_push_back(&wait->mentions[i].topic->line, &wait->mentions[i].link);
     if (deadline != SML_NEVER)
         sml_agenda_add(&exchange->timeouts, &wait->timer, deadline);
-    wait->state = SML_WAIT_WAITING;
+    wait->state = SML_EVENT_WAIT_WAITING;
     sml_list_push_back(&exchange->waiting, &wait->link);
     exchange->counters.waits++;
     exchange->wait_ids += wait->distinct;
     return SEMEL_OK;
 }
 
-enum semel_status sml_exchange_start(struct sml_exchange *exchange, struct sml_wait *wait,
+enum semel_status sml_exchange_start(struct sml_exchange *exchange, struct sml_event_wait *wait,
                                      uint64_t deadline, uint64_t now)
 {
-    SML_ASSERT(wait->state == SML_WAIT_NEW);
+    SML_ASSERT(wait->state == SML_EVENT_WAIT_NEW);
     sml_exchange_tick(exchange, now);
     if (exchange->closed)
         return SEMEL_STOPPED;
@@ -419,10 +420,10 @@ enum semel_status sml_exchange_start(struct sml_exchange *exchange, struct sml_w
     return SEMEL_OK;
 }
 
-void sml_exchange_cancel(struct sml_exchange *exchange, struct sml_wait *wait,
+void sml_exchange_cancel(struct sml_exchange *exchange, struct sml_event_wait *wait,
                          enum semel_status why)
 {
-    if (wait->state == SML_WAIT_WAITING)
+    if (wait->state == SML_EVENT_WAIT_WAITING)
         end(exchange, wait, why, false);
 }
 
@@ -437,19 +438,29 @@ static struct sml_topic *release(struct sml_exchange *exchange, struct sml_event
     return event->topic;
 }
 
-void sml_exchange_accept(struct sml_exchange *exchange, struct sml_wait *wait)
+/* Whose data was copied is freed here and now, which calls nobody. */
+static void part_with(struct sml_exchange *exchange, struct sml_event *event)
 {
-    if (wait->state != SML_WAIT_HOLDING)
+    spend(exchange, event);
+    if (event->drop)
         return;
-    wait->state = SML_WAIT_DONE;
+    sml_list_remove(&event->link);
+    sml_event_unref(event);
+}
+
+void sml_exchange_accept(struct sml_exchange *exchange, struct sml_event_wait *wait)
+{
+    if (wait->state != SML_EVENT_WAIT_HOLDING)
+        return;
+    wait->state = SML_EVENT_WAIT_DONE;
     for (uint32_t i = 0; i < wait->distinct; i++) {
         struct sml_event *event = wait->mentions[i].event;
 
         if (event == NULL)
             continue;
+        wait->mentions[i].event = NULL;
         sml_topics_trim(&exchange->topics, release(exchange, event));
-        event->topic = NULL;
-        uncount(exchange, event);
+        part_with(exchange, event);
     }
 }
 
@@ -467,12 +478,13 @@ static void bring_back(struct sml_exchange *exchange, struct sml_event *event, u
     deliver(exchange, event, sml_time_add(event->age.heap.key, now - event->held_at), now);
 }
 
-void sml_exchange_give_back(struct sml_exchange *exchange, struct sml_wait *wait, uint64_t now)
+void sml_exchange_give_back(struct sml_exchange *exchange, struct sml_event_wait *wait,
+                            uint64_t now)
 {
     sml_exchange_tick(exchange, now);
-    if (wait->state != SML_WAIT_HOLDING)
+    if (wait->state != SML_EVENT_WAIT_HOLDING)
         return;
-    wait->state = SML_WAIT_DONE;
+    wait->state = SML_EVENT_WAIT_DONE;
     wait->there = 0;
     for (uint32_t i = 0; i < wait->distinct; i++) {
         struct sml_event *event = wait->mentions[i].event;
@@ -511,9 +523,10 @@ void sml_exchange_tick(struct sml_exchange *exchange, uint64_t now)
             exchange->counters.expired++;
             drop(exchange, oldest(exchange));
         } else {
-            give_up(exchange,
-                    SML_CONTAINER(sml_agenda_min(&exchange->timeouts), struct sml_wait, timer),
-                    ends);
+            give_up(
+                exchange,
+                SML_CONTAINER(sml_agenda_min(&exchange->timeouts), struct sml_event_wait, timer),
+                ends);
         }
     }
 }
@@ -524,17 +537,18 @@ void sml_exchange_close(struct sml_exchange *exchange)
 
     exchange->closed = true;
     while (!sml_list_empty(&exchange->waiting))
-        sml_exchange_cancel(exchange, SML_CONTAINER(exchange->waiting.next, struct sml_wait, link),
+        sml_exchange_cancel(exchange,
+                            SML_CONTAINER(exchange->waiting.next, struct sml_event_wait, link),
                             SEMEL_STOPPED);
     while ((event = oldest(exchange)) != NULL)
         drop(exchange, event);
 }
 
-struct sml_wait *sml_exchange_next_done(struct sml_exchange *exchange)
+struct sml_event_wait *sml_exchange_next_done(struct sml_exchange *exchange)
 {
     struct sml_list *node = sml_list_pop_front(&exchange->done);
 
-    return node ? SML_CONTAINER(node, struct sml_wait, link) : NULL;
+    return node ? SML_CONTAINER(node, struct sml_event_wait, link) : NULL;
 }
 
 struct sml_event *sml_exchange_next_spent(struct sml_exchange *exchange)

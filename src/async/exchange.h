@@ -63,22 +63,22 @@ void sml_event_discard(struct sml_event *event);
 /* What a wait knows of one of its ids. */
 struct sml_mention {
     struct sml_list link; /* in its topic, while the wait waits */
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
     struct sml_topic *topic; /* NULL when it does not wait, or has not looked */
     struct semel_bytes id;   /* behind the wait */
     uint64_t hash;
     struct sml_event *event; /* what the result tells of it */
 };
 
-enum sml_wait_state {
-    SML_WAIT_NEW,
-    SML_WAIT_WAITING,
-    SML_WAIT_DONE,   /* in `done`, or with the shell */
-    SML_WAIT_HOLDING /* the same, and its events are held for it */
+enum sml_event_wait_state {
+    SML_EVENT_WAIT_NEW,
+    SML_EVENT_WAIT_WAITING,
+    SML_EVENT_WAIT_DONE,   /* in `done`, or with the shell */
+    SML_EVENT_WAIT_HOLDING /* the same, and its events are held for it */
 };
 
-struct sml_wait {
-    enum sml_wait_state state;
+struct sml_event_wait {
+    enum sml_event_wait_state state;
     enum semel_status status; /* once it is done */
     enum semel_unmet unmet;
     bool holds;        /* what it takes is to be accepted or given back */
@@ -95,7 +95,7 @@ struct sml_wait {
     struct sml_mention mentions[];
 };
 
-struct sml_wait_plan {
+struct sml_event_wait_plan {
     const struct semel_bytes *ids;
     size_t count;
     size_t need; /* 0: all */
@@ -137,12 +137,13 @@ void sml_exchange_fini(struct sml_exchange *exchange);
  * so that no wait fails to end for want of memory. Reads nothing of the exchange that changes:
  * takes no lock. Returns: OK; INVALID (an id, their number, more needed than there are different
  * ones); NO_MEMORY. */
-enum semel_status sml_wait_create(struct sml_wait **out, const struct sml_exchange *exchange,
-                                  const struct sml_wait_plan *plan) SML_MUST_USE;
+enum semel_status sml_event_wait_create(struct sml_event_wait **out,
+                                        const struct sml_exchange *exchange,
+                                        const struct sml_event_wait_plan *plan) SML_MUST_USE;
 /* It is new, or done and nothing is held. Lets go of its events. Any thread. NULL is fine. */
-void sml_wait_free(struct sml_wait *wait);
+void sml_event_wait_free(struct sml_event_wait *wait);
 /* What it ended with; `storage` is the wait. */
-void sml_wait_result(struct sml_wait *wait, struct semel_events *out);
+void sml_event_wait_result(struct sml_event_wait *wait, struct semel_events *out);
 
 /* event: moved on OK. Returns: OK; INVALID (the id); OVERLOADED; NO_MEMORY; STOPPED. */
 enum semel_status sml_exchange_trigger(struct sml_exchange *exchange, struct semel_bytes id,
@@ -151,16 +152,18 @@ enum semel_status sml_exchange_trigger(struct sml_exchange *exchange, struct sem
 /* The wait waits until `deadline`, or is done at once: look at its state. If the deadline has
  * passed it is done at once in any case. Returns: OK; OVERLOADED, NO_MEMORY, STOPPED: it is still
  * new. */
-enum semel_status sml_exchange_start(struct sml_exchange *exchange, struct sml_wait *wait,
+enum semel_status sml_exchange_start(struct sml_exchange *exchange, struct sml_event_wait *wait,
                                      uint64_t deadline, uint64_t now) SML_MUST_USE;
 
 /* End it with `why`, CANCELLED or STOPPED, if it still waits. */
-void sml_exchange_cancel(struct sml_exchange *exchange, struct sml_wait *wait,
+void sml_exchange_cancel(struct sml_exchange *exchange, struct sml_event_wait *wait,
                          enum semel_status why);
 
-/* What was held for the wait has arrived; or it has not, and goes back. Harmless otherwise. */
-void sml_exchange_accept(struct sml_exchange *exchange, struct sml_wait *wait);
-void sml_exchange_give_back(struct sml_exchange *exchange, struct sml_wait *wait, uint64_t now);
+/* What was held for the wait has arrived; or it has not, and goes back. Either way the wait has it
+ * no more. Harmless otherwise. */
+void sml_exchange_accept(struct sml_exchange *exchange, struct sml_event_wait *wait);
+void sml_exchange_give_back(struct sml_exchange *exchange, struct sml_event_wait *wait,
+                            uint64_t now);
 
 /* End every wait; drop every event; no more of either. */
 void sml_exchange_close(struct sml_exchange *exchange);
@@ -170,8 +173,14 @@ void sml_exchange_close(struct sml_exchange *exchange);
 uint64_t sml_exchange_timeout(const struct sml_exchange *exchange);
 void sml_exchange_tick(struct sml_exchange *exchange, uint64_t now);
 
+/* Is there anything in `done` or `spent`? */
+static inline bool sml_exchange_has_news(const struct sml_exchange *exchange)
+{
+    return !sml_list_empty(&exchange->done) || !sml_list_empty(&exchange->spent);
+}
+
 /* The next of its list, taken off it; NULL. Of a spent event the reference comes along. */
-struct sml_wait *sml_exchange_next_done(struct sml_exchange *exchange);
+struct sml_event_wait *sml_exchange_next_done(struct sml_exchange *exchange);
 struct sml_event *sml_exchange_next_spent(struct sml_exchange *exchange);
 
 #endif

@@ -68,7 +68,7 @@ static bool is_mention_of(const struct sml_mention *mention, uint64_t hash, stru
 
 /* The ids of a wait while it is made. */
 struct naming {
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
     uint8_t *at;           /* where the next id is copied to */
     uint32_t *table, mask; /* for many: 1 + the mention, by hash; 0: free */
 };
@@ -77,7 +77,7 @@ struct naming {
 static uint32_t look_up(const struct naming *naming, uint64_t hash, struct semel_bytes id,
                         uint32_t **out_slot)
 {
-    const struct sml_wait *wait = naming->wait;
+    const struct sml_event_wait *wait = naming->wait;
 
     if (naming->table == NULL) {
         for (uint32_t i = 0; i < wait->distinct; i++)
@@ -97,7 +97,7 @@ static uint32_t look_up(const struct naming *naming, uint64_t hash, struct semel
 
 static uint32_t mention(struct naming *naming, uint64_t hash, struct semel_bytes id)
 {
-    struct sml_wait *wait = naming->wait;
+    struct sml_event_wait *wait = naming->wait;
     uint32_t *slot = NULL, found = look_up(naming, hash, id, &slot);
     struct sml_mention *fresh;
 
@@ -133,8 +133,8 @@ static bool open_table(struct naming *naming, size_t count)
     return true;
 }
 
-static bool name_ids(struct sml_wait *wait, const struct sml_exchange *exchange,
-                     const struct sml_wait_plan *plan, uint8_t *room)
+static bool name_ids(struct sml_event_wait *wait, const struct sml_exchange *exchange,
+                     const struct sml_event_wait_plan *plan, uint8_t *room)
 {
     struct naming naming = { .wait = wait, .at = room };
 
@@ -154,11 +154,12 @@ static bool name_ids(struct sml_wait *wait, const struct sml_exchange *exchange,
  * ------------------------------------------------------------------------------------- */
 
 /* The wait and, behind it, its mentions, results, their order, and the ids: *out_ids. */
-static struct sml_wait *allocate(const struct sml_mem *mem, const struct sml_wait_plan *plan,
-                                 size_t id_bytes, uint8_t **out_ids)
+static struct sml_event_wait *allocate(const struct sml_mem *mem,
+                                       const struct sml_event_wait_plan *plan, size_t id_bytes,
+                                       uint8_t **out_ids)
 {
     const size_t count = plan->count;
-    struct sml_wait *wait = sml_alloc(
+    struct sml_event_wait *wait = sml_alloc(
         mem, sizeof *wait + id_bytes +
                  count * (sizeof *wait->mentions + sizeof *wait->results + sizeof *wait->which));
 
@@ -177,10 +178,11 @@ static struct sml_wait *allocate(const struct sml_mem *mem, const struct sml_wai
     return wait;
 }
 
-enum semel_status sml_wait_create(struct sml_wait **out, const struct sml_exchange *exchange,
-                                  const struct sml_wait_plan *plan)
+enum semel_status sml_event_wait_create(struct sml_event_wait **out,
+                                        const struct sml_exchange *exchange,
+                                        const struct sml_event_wait_plan *plan)
 {
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
     size_t id_bytes = 0;
     uint8_t *ids;
 
@@ -208,7 +210,7 @@ enum semel_status sml_wait_create(struct sml_wait **out, const struct sml_exchan
     return SEMEL_OK;
 }
 
-void sml_wait_free(struct sml_wait *wait)
+void sml_event_wait_free(struct sml_event_wait *wait)
 {
     if (wait == NULL)
         return;
@@ -218,7 +220,7 @@ void sml_wait_free(struct sml_wait *wait)
     sml_release(wait->mem, wait);
 }
 
-void sml_wait_result(struct sml_wait *wait, struct semel_events *out)
+void sml_event_wait_result(struct sml_event_wait *wait, struct semel_events *out)
 {
     size_t there = 0;
 

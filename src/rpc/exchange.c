@@ -110,8 +110,12 @@ struct semel_exchange *sml_exchange_ref(struct semel_exchange *exchange)
 
 void sml_exchange_unref(struct semel_exchange *exchange)
 {
+    struct sml_event *event;
+
     if (atomic_fetch_sub_explicit(&exchange->refs, 1, memory_order_acq_rel) != 1)
         return;
+    while ((event = sml_exchange_next_spent(&exchange->machine)) != NULL)
+        sml_event_unref(event); /* it was held until after destroy */
     sml_exchange_fini(&exchange->machine);
     sml_keeper_fini(exchange);
     sml_cond_fini(&exchange->changed);
@@ -141,7 +145,7 @@ static void tell(struct sml_list *done)
     struct sml_list *node;
 
     while ((node = sml_list_pop_front(done)) != NULL) {
-        struct sml_wait *wait = SML_CONTAINER(node, struct sml_wait, link);
+        struct sml_event_wait *wait = SML_CONTAINER(node, struct sml_event_wait, link);
         struct sml_waiter *waiter = wait->user;
 
         waiter->ended(waiter, wait);
@@ -175,6 +179,13 @@ void sml_exchange_leave(struct semel_exchange *exchange)
     tell(&done);
     if (!sml_list_empty(&spent))
         let_go(exchange, &spent, &self);
+}
+
+void sml_exchange_leave_to_keeper(struct semel_exchange *exchange)
+{
+    if (sml_exchange_has_news(&exchange->machine))
+        sml_keeper_call_locked(exchange);
+    sml_mutex_unlock(&exchange->lock);
 }
 
 static bool is_dropper_locked(const struct semel_exchange *exchange)
@@ -260,7 +271,7 @@ enum semel_status semel_exchange_trigger(struct semel_exchange *exchange, struct
 enum semel_status sml_exchange_plan(const struct semel_exchange *exchange,
                                     const struct semel_bytes *ids, size_t count,
                                     const struct semel_wait_options *options,
-                                    struct sml_wait_plan *out_plan, uint64_t *out_timeout)
+                                    struct sml_event_wait_plan *out_plan, uint64_t *out_timeout)
 {
     static const struct semel_wait_options usual = SEMEL_WAIT_OPTIONS_INIT;
     const struct semel_wait_options *o = options ? options : &usual;
@@ -278,11 +289,11 @@ enum semel_status sml_exchange_plan(const struct semel_exchange *exchange,
 }
 
 enum semel_status sml_exchange_begin(struct semel_exchange *exchange,
-                                     const struct sml_wait_plan *plan, uint64_t timeout,
-                                     struct sml_waiter *waiter, struct sml_wait **out_wait)
+                                     const struct sml_event_wait_plan *plan, uint64_t timeout,
+                                     struct sml_waiter *waiter, struct sml_event_wait **out_wait)
 {
-    struct sml_wait *wait;
-    enum semel_status status = sml_wait_create(&wait, &exchange->machine, plan);
+    struct sml_event_wait *wait;
+    enum semel_status status = sml_event_wait_create(&wait, &exchange->machine, plan);
     uint64_t now;
 
     if (status != SEMEL_OK)
@@ -290,18 +301,20 @@ enum semel_status sml_exchange_begin(struct semel_exchange *exchange,
     wait->user = waiter;
     sml_mutex_lock(&exchange->lock);
     now = sml_clock_now();
-    if (timeout > 0)
+    if (timeout > 0 || plan->holds)
         status = sml_keeper_start_locked(exchange);
     if (status == SEMEL_OK)
         status = sml_exchange_start(&exchange->machine, wait, sml_time_add(now, timeout), now);
     if (status == SEMEL_OK) {
         if (out_wait)
             *out_wait = wait;
+        if (waiter->cancelled)
+            sml_exchange_cancel(&exchange->machine, wait, SEMEL_CANCELLED);
         (void)sml_keeper_attend_locked(exchange); /* it is there */
     }
     sml_exchange_leave(exchange);
     if (status != SEMEL_OK)
-        sml_wait_free(wait);
+        sml_event_wait_free(wait);
     return status;
 }
 
@@ -311,7 +324,7 @@ struct sleeper {
     _Atomic(uint32_t) ended;
 };
 
-static void wake_sleeper(struct sml_waiter *waiter, struct sml_wait *wait)
+static void wake_sleeper(struct sml_waiter *waiter, struct sml_event_wait *wait)
 {
     struct sleeper *sleeper = SML_CONTAINER(waiter, struct sleeper, waiter);
 
@@ -339,10 +352,10 @@ static void sleep_until_ended(struct semel_exchange *exchange, struct sleeper *s
 }
 
 /* The wait is new, and done afterwards if this returns OK. */
-static enum semel_status wait_for(struct semel_exchange *exchange, struct sml_wait *wait,
+static enum semel_status wait_for(struct semel_exchange *exchange, struct sml_event_wait *wait,
                                   uint64_t timeout)
 {
-    struct sleeper sleeper = { { wake_sleeper }, 0 };
+    struct sleeper sleeper = { { wake_sleeper, false }, 0 };
     enum semel_status status;
     uint64_t now, deadline;
     bool sleeps = false;
@@ -353,7 +366,7 @@ static enum semel_status wait_for(struct semel_exchange *exchange, struct sml_wa
     deadline = sml_time_add(now, timeout);
     status = sml_exchange_start(&exchange->machine, wait, deadline, now);
     if (status == SEMEL_OK) {
-        sleeps = wait->state == SML_WAIT_WAITING;
+        sleeps = wait->state == SML_EVENT_WAIT_WAITING;
         exchange->inside += sleeps;
         if (!sleeps)
             sml_list_remove(&wait->link); /* done already: nobody has to be told */
@@ -371,8 +384,8 @@ enum semel_status semel_exchange_wait(struct semel_exchange *exchange,
 {
     static const struct semel_events none = { SEMEL_INVALID, 0, 0, NULL, NULL };
     enum semel_status status = sml_exchange_check(exchange);
-    struct sml_wait_plan plan;
-    struct sml_wait *wait;
+    struct sml_event_wait_plan plan;
+    struct sml_event_wait *wait;
     uint64_t timeout;
 
     if (out == NULL)
@@ -383,15 +396,15 @@ enum semel_status semel_exchange_wait(struct semel_exchange *exchange,
     if (status == SEMEL_OK && timeout > 0 && (sml_thread_in_loop() || sml_in_transaction()))
         status = SEMEL_WOULD_DEADLOCK;
     if (status == SEMEL_OK)
-        status = sml_wait_create(&wait, &exchange->machine, &plan);
+        status = sml_event_wait_create(&wait, &exchange->machine, &plan);
     if (status == SEMEL_OK) {
         status = wait_for(exchange, wait, timeout);
         if (status != SEMEL_OK)
-            sml_wait_free(wait);
+            sml_event_wait_free(wait);
     }
     out->status = status;
     if (status == SEMEL_OK)
-        sml_wait_result(wait, out);
+        sml_event_wait_result(wait, out);
     return out->status;
 }
 
@@ -401,7 +414,7 @@ void semel_events_clear(struct semel_events *events)
 
     if (events == NULL)
         return;
-    sml_wait_free(events->storage);
+    sml_event_wait_free(events->storage);
     *events = none;
 }
 

@@ -18,10 +18,11 @@
 #include "os/process.h"
 #include "os/thread.h"
 
-/* Somebody whose wait ends: sml_wait.user. */
+/* Somebody whose wait ends: sml_event_wait.user. */
 struct sml_waiter {
     /* Any thread, no lock held. The wait is the waiter's from here on. */
-    void (*ended)(struct sml_waiter *waiter, struct sml_wait *wait);
+    void (*ended)(struct sml_waiter *waiter, struct sml_event_wait *wait);
+    bool cancelled; /* perhaps before it began; under the lock */
 };
 
 struct semel_exchange {
@@ -51,17 +52,19 @@ enum semel_status sml_exchange_check(const struct semel_exchange *exchange);
 enum semel_status sml_exchange_plan(const struct semel_exchange *exchange,
                                     const struct semel_bytes *ids, size_t count,
                                     const struct semel_wait_options *options,
-                                    struct sml_wait_plan *out_plan, uint64_t *out_timeout);
+                                    struct sml_event_wait_plan *out_plan, uint64_t *out_timeout);
 
 /* Lock released; who waited is told, and events that nobody needs are let go. */
 void sml_exchange_leave(struct semel_exchange *exchange);
+/* The same, but telling is left to the keeper: for callers that hold other locks. */
+void sml_exchange_leave_to_keeper(struct semel_exchange *exchange);
 
 /* Start a wait that blocks no thread. On OK waiter->ended follows, perhaps before this returns.
  * *out_wait, where it is not NULL, is set before that. Returns: OK; INVALID, OVERLOADED, NO_MEMORY,
  * STOPPED, LIMIT. */
 enum semel_status sml_exchange_begin(struct semel_exchange *exchange,
-                                     const struct sml_wait_plan *plan, uint64_t timeout,
-                                     struct sml_waiter *waiter, struct sml_wait **out_wait);
+                                     const struct sml_event_wait_plan *plan, uint64_t timeout,
+                                     struct sml_waiter *waiter, struct sml_event_wait **out_wait);
 
 /* An exchange that was destroyed is freed with its last reference. */
 struct semel_exchange *sml_exchange_ref(struct semel_exchange *exchange);
@@ -76,6 +79,8 @@ void sml_keeper_fini(struct semel_exchange *exchange);
 enum semel_status sml_keeper_attend_locked(struct semel_exchange *exchange);
 /* There is one that sees what becomes due from now on; lock held. As above. */
 enum semel_status sml_keeper_start_locked(struct semel_exchange *exchange);
+/* What the machine has ended is the keeper's to tell; lock held. */
+void sml_keeper_call_locked(struct semel_exchange *exchange);
 /* End it; no lock held, and not the keeper itself. */
 void sml_keeper_stop(struct semel_exchange *exchange);
 

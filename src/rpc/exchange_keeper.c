@@ -31,38 +31,45 @@ void sml_keeper_fini(struct semel_exchange *exchange)
     sml_cond_fini(&exchange->keeper.call);
 }
 
-/* Sleep until something is due, or may be. False: it may leave. Lock held. */
-static bool rest(struct semel_exchange *exchange)
+/* Is there anything for it now or some day? While events are held they may come back, and somebody
+ * has to be told. */
+static bool is_needed(const struct semel_exchange *exchange)
 {
-    const uint64_t due = sml_exchange_timeout(&exchange->machine);
-    bool called = true;
+    const struct sml_exchange *machine = &exchange->machine;
 
-    if (due == SML_NEVER) {
-        exchange->keeper.until = sml_time_add(sml_clock_now(), LINGER_NS);
-        called =
-            sml_cond_wait_until(&exchange->keeper.call, &exchange->lock, exchange->keeper.until);
-    } else {
-        exchange->keeper.until = due;
-        (void)sml_cond_wait_until(&exchange->keeper.call, &exchange->lock, due);
-    }
+    return sml_exchange_timeout(machine) != SML_NEVER || machine->counters.held > 0 ||
+           sml_exchange_has_news(machine);
+}
+
+/* Sleep until something is due, or may be; lock held. */
+static void rest(struct semel_exchange *exchange)
+{
+    uint64_t until = sml_exchange_timeout(&exchange->machine);
+
+    if (!is_needed(exchange))
+        until = sml_time_add(sml_clock_now(), LINGER_NS);
+    exchange->keeper.until = until;
+    (void)sml_cond_wait_until(&exchange->keeper.call, &exchange->lock, until);
     exchange->keeper.until = 0;
-    return called || sml_exchange_timeout(&exchange->machine) != SML_NEVER;
 }
 
 static void keep(void *arg)
 {
     struct semel_exchange *exchange = arg;
+    bool idle = false;
 
     sml_mutex_lock(&exchange->lock);
     while (!exchange->keeper.stop) {
         sml_exchange_tick(&exchange->machine, sml_clock_now());
-        if (!sml_list_empty(&exchange->machine.done) || !sml_list_empty(&exchange->machine.spent)) {
+        if (sml_exchange_has_news(&exchange->machine)) {
             sml_exchange_leave(exchange);
             sml_mutex_lock(&exchange->lock);
             continue;
         }
-        if (!rest(exchange))
-            break;
+        if (idle && !is_needed(exchange))
+            break; /* it was not needed before it rested, either */
+        idle = !is_needed(exchange);
+        rest(exchange);
     }
     exchange->keeper.runs = false;
     exchange->keeper.until = SML_NEVER;
@@ -93,9 +100,14 @@ enum semel_status sml_keeper_attend_locked(struct semel_exchange *exchange)
         return SEMEL_OK;
     if (!exchange->keeper.runs)
         return sml_keeper_start_locked(exchange);
+    sml_keeper_call_locked(exchange);
+    return SEMEL_OK;
+}
+
+void sml_keeper_call_locked(struct semel_exchange *exchange)
+{
     exchange->keeper.until = 0;
     sml_cond_broadcast(&exchange->keeper.call);
-    return SEMEL_OK;
 }
 
 void sml_keeper_stop(struct semel_exchange *exchange)

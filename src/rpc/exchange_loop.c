@@ -13,7 +13,7 @@
 struct semel_wait {
     struct sml_waiter waiter;
     struct semel_exchange *exchange;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
     struct sml_executor *executor;
     struct semel_task task;
     semel_events_fn fn;
@@ -28,14 +28,14 @@ static void deliver(void *arg)
     void *const user = record->user;
     struct semel_events events;
 
-    sml_wait_result(record->wait, &events);
+    sml_event_wait_result(record->wait, &events);
     sml_executor_leave(record->executor);
     sml_exchange_unref(record->exchange);
     free(record);
     fn(&events, user);
 }
 
-static void post(struct sml_waiter *waiter, struct sml_wait *wait)
+static void post(struct sml_waiter *waiter, struct sml_event_wait *wait)
 {
     struct semel_wait *record = SML_CONTAINER(waiter, struct semel_wait, waiter);
 
@@ -76,7 +76,7 @@ enum semel_status semel_exchange_start(struct semel_exchange *exchange,
 {
     enum semel_status status = sml_exchange_check(exchange);
     struct semel_wait *record, *before = out ? *out : NULL;
-    struct sml_wait_plan plan;
+    struct sml_event_wait_plan plan;
     uint64_t timeout;
 
     if (loop == NULL || fn == NULL)
@@ -106,7 +106,7 @@ static bool cancel(struct semel_wait *record)
     bool waited;
 
     sml_mutex_lock(&exchange->lock);
-    waited = record->wait->state == SML_WAIT_WAITING;
+    waited = record->wait->state == SML_EVENT_WAIT_WAITING;
     sml_exchange_cancel(&exchange->machine, record->wait, SEMEL_CANCELLED);
     sml_exchange_leave(exchange); /* from here on the record may be gone */
     sml_exchange_unref(exchange);

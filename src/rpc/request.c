@@ -175,6 +175,7 @@ struct parts {
     enum semel_status status;
     int code;
     struct semel_bytes body, text, detail, trace;
+    struct sml_reply_receipt *receipt; /* NULL: nobody asks what becomes of it */
 };
 
 static uint8_t *put(uint8_t *at, struct semel_bytes *out_view, struct semel_bytes part)
@@ -226,7 +227,7 @@ static void part_with(struct semel_request *request)
 
 /* Stripe held, released on return. */
 static void give_verdict(struct semel_request *request, const struct sml_verdict *verdict,
-                         uint8_t *reply)
+                         uint8_t *reply, struct sml_reply_receipt *receipt)
 {
     struct sml_served *served = request->served;
     struct sml_worker *self = sml_worker_self();
@@ -237,7 +238,11 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
 
     if (request->runner && !request->runner->inlining)
         atomic_fetch_add(&request->server->answered, 1);
+    if (receipt)
+        sml_callee_ask_receipt(request->in, &receipt->receipt);
     (void)sml_callee_finish(callee, request->in, verdict, reply);
+    if (receipt)
+        sml_served_receipts(served);
     request->in = NULL;
     request->finished = true;
     sml_info_unref(request->info);
@@ -311,7 +316,7 @@ static enum semel_status finish(struct semel_request *request, const struct part
         forget_callback(request);
         sml_mutex_lock(served->lock);
     }
-    give_verdict(request, &verdict, reply);
+    give_verdict(request, &verdict, reply, parts->receipt);
     if (taken)
         part_with(request);
     return SEMEL_OK;
@@ -323,6 +328,16 @@ enum semel_status semel_request_reply(struct semel_request *request, const void 
 
     if (request == NULL || (data == NULL && size > 0))
         return SEMEL_INVALID;
+    parts.body = semel_bytes(data, size);
+    return finish(request, &parts);
+}
+
+enum semel_status sml_request_reply_with_receipt(struct semel_request *request, const void *data,
+                                                 size_t size, struct sml_reply_receipt *receipt)
+{
+    struct parts parts = { .outcome = SEMEL_VALUE, .status = SEMEL_OK, .receipt = receipt };
+
+    SML_ASSERT(request->txn == NULL);
     parts.body = semel_bytes(data, size);
     return finish(request, &parts);
 }
@@ -403,7 +418,7 @@ static void finish_unknown(struct semel_request *request, enum semel_status stat
     parts.text = cut(why, SEMEL_TEXT_BYTES); /* the caller's side names the call */
     reply = pack(&served->session->callee, &parts, &verdict);
     sml_mutex_lock(served->lock);
-    give_verdict(request, &verdict, reply);
+    give_verdict(request, &verdict, reply, NULL);
     if (taken)
         part_with(request);
 }

@@ -460,7 +460,17 @@ void sml_conn_bury(struct semel_server *server);
 /* Any thread; `conn->lock` held, released on return. */
 void sml_conn_write(struct sml_conn *conn);
 
+/* What became of a reply. `told` is called once, on one of the server's threads or on that which
+ * replies, under the stripe of the session: it may take a lock of its own for a moment, and calls
+ * neither the server nor the application. */
+struct sml_reply_receipt {
+    struct sml_receipt receipt;
+    void (*told)(struct sml_reply_receipt *receipt, bool accepted);
+};
+
 /* server_session.c: sessions. */
+/* Whoever asked is told what became of its reply; stripe held. */
+void sml_served_receipts(struct sml_served *served);
 struct sml_mutex *sml_server_stripe(struct semel_server *server, const struct sml_session_id *id);
 void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64_t now);
 void sml_conn_detach(struct sml_conn *conn, uint64_t now);
@@ -492,7 +502,16 @@ void sml_server_forsake_sessions(struct semel_server *server);
 void sml_server_end_sessions(struct semel_server *server);
 void sml_info_unref(struct sml_peer_info *info);
 
+/* server_listen.c */
+/* As semel_server_export, for a name that is reserved for the library. */
+enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
+                                             semel_handler_fn handler, void *user);
+
 /* request.c */
+/* As semel_request_reply, to a handler that is neither transactional nor resolves; if it returns OK
+ * the receipt is told, perhaps before. */
+enum semel_status sml_request_reply_with_receipt(struct semel_request *request, const void *data,
+                                                 size_t size, struct sml_reply_receipt *receipt);
 /* The handler returned without finishing a request that it did not take. */
 void sml_request_abandoned(struct semel_request *request);
 /* A transactional handler has returned, finished or not: none of its callbacks begins after this.

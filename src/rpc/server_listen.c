@@ -98,6 +98,20 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
     return publish(server, method);
 }
 
+enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
+                                             semel_handler_fn handler, void *user)
+{
+    enum semel_status status = sml_server_check_open(server);
+    struct sml_method *method;
+
+    if (status != SEMEL_OK)
+        return status;
+    method = new_method(name, strlen(name), user, NULL);
+    if (method)
+        method->handler = handler;
+    return publish(server, method);
+}
+
 enum semel_status semel_server_export_transactional(struct semel_server *server, const char *name,
                                                     semel_transaction_fn handler, void *user,
                                                     const struct semel_method_options *options)

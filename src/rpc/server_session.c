@@ -89,6 +89,7 @@ static void end_locked(struct sml_served *served)
         served->conn = NULL;
     }
     sml_served_cancels(served);
+    sml_served_receipts(served);
     sml_commit_touch(served);
     sml_mutex_lock(&server->queue_lock);
     sml_heap_remove(&server->session_timers, &served->timer);
@@ -153,6 +154,8 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
     }
     if (conn->peer.session)
         attach(conn, stripe);
+    if (conn->served)
+        sml_served_receipts(conn->served); /* of what it has not listed */
     if (conn->served && server->drain_begun)
         sml_peer_drain(&conn->peer, (uint32_t)sml_time_ms_until(drain_until, now));
     sml_mutex_unlock(stripe);
@@ -268,9 +271,21 @@ void sml_served_collect(struct sml_served *served)
     if (count > 0)
         atomic_fetch_add_explicit(&served->server->totals.calls, count, memory_order_relaxed);
     sml_served_cancels(served);
+    sml_served_receipts(served);
     sml_served_unstall(served);
     sml_served_retime(served);
     sml_commit_touch(served);
+}
+
+void sml_served_receipts(struct sml_served *served)
+{
+    struct sml_receipt *receipt;
+
+    while ((receipt = sml_callee_next_receipt(&served->session->callee)) != NULL) {
+        struct sml_reply_receipt *reply = SML_CONTAINER(receipt, struct sml_reply_receipt, receipt);
+
+        reply->told(reply, receipt->accepted);
+    }
 }
 
 /* --- cancellation ---------------------------------------------------------------------------- */
@@ -504,8 +519,9 @@ void sml_server_forsake_sessions(struct semel_server *server)
     while ((node = sml_list_pop_front(&server->served)) != NULL) {
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
+        sml_callee_forsake(&served->session->callee);
+        sml_served_receipts(served);
         if (served->ended) {
-            sml_callee_forsake(&served->session->callee);
             served->session->row = 0;
             sml_session_free(&server->host, served->session);
         }

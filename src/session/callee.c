@@ -41,11 +41,13 @@ void sml_callee_init(struct sml_callee *callee, const struct sml_mem *mem,
     sml_list_init(&callee->cancels);
     sml_list_init(&callee->to_record);
     sml_list_init(&callee->dropped);
+    sml_list_init(&callee->receipts);
     sml_heap_init(&callee->timers);
 }
 
 void sml_callee_clear(struct sml_callee *callee)
 {
+    callee->ending = true;
     while (!sml_list_empty(&callee->all))
         sml_callee_release(callee, SML_CONTAINER(callee->all.next, struct sml_incoming, all));
     sml_table_fini(&callee->table);
@@ -56,6 +58,7 @@ void sml_callee_forsake(struct sml_callee *callee)
     struct sml_list *node;
 
     callee->durable = false;
+    callee->forsaken = true;
     sml_callee_clear(callee);
     while ((node = sml_list_pop_front(&callee->to_record)) != NULL)
         sml_callee_free_record(callee, sml_incoming_of(node));
@@ -199,6 +202,39 @@ void sml_callee_bury(struct sml_callee *callee, struct sml_incoming *in)
     callee->dropped_count++;
 }
 
+/* --- receipts ---------------------------------------------------------------------------- */
+
+void sml_callee_ask_receipt(struct sml_incoming *in, struct sml_receipt *receipt)
+{
+    SML_ASSERT(in->held && in->receipt == NULL);
+    sml_list_init(&receipt->link);
+    in->receipt = receipt;
+}
+
+struct sml_receipt *sml_callee_next_receipt(struct sml_callee *callee)
+{
+    struct sml_list *node = sml_list_pop_front(&callee->receipts);
+
+    return node ? SML_CONTAINER(node, struct sml_receipt, link) : NULL;
+}
+
+static void sign(struct sml_callee *callee, struct sml_incoming *in, bool accepted)
+{
+    if (in->receipt == NULL)
+        return;
+    in->receipt->accepted = accepted;
+    sml_list_push_back(&callee->receipts, &in->receipt->link);
+    in->receipt = NULL;
+}
+
+/* The record is being released: has its verdict arrived, or will it? */
+static bool is_accepted(const struct sml_callee *callee, const struct sml_incoming *in)
+{
+    if (callee->forsaken || in->key_bytes > 0)
+        return true;
+    return in->phase == SML_IN_DONE && in->reply_told && !callee->ending;
+}
+
 void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in)
 {
     /* A start has the shell waiting for it; and whoever comes with the key will ask for the
@@ -206,6 +242,7 @@ void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in)
     bool owed = !in->in_batch && (in->phase == SML_IN_STARTING ||
                                   (in->phase == SML_IN_STORING && in->key_bytes > 0));
 
+    sign(callee, in, is_accepted(callee, in));
     sml_table_remove(&callee->table, in->xid);
     sml_list_remove(&in->all);
     sml_heap_remove(&callee->timers, &in->timer);
@@ -429,9 +466,12 @@ bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
         in->held = false;
         callee->held--;
         sml_list_remove(&in->cancel_link);
+        sign(callee, in, true);
         sml_callee_settle(callee, in, verdict, reply);
         return true;
     }
+    if (sml_incoming_is_gone(in) || in->phase != SML_IN_RUNNING)
+        sign(callee, in, false);
     if (!sml_callee_let_go(callee, in) || in->phase != SML_IN_RUNNING) {
         sml_release(callee->mem, reply);
         return false;

@@ -44,6 +44,13 @@ enum sml_incoming_phase {
     SML_IN_REFUSED     /* BUSY was said; the caller will send it again */
 };
 
+/* What became of a verdict, for handlers whose reply takes something with it. The shell's memory,
+ * given with sml_callee_finish, and given back once by sml_callee_next_receipt. */
+struct sml_receipt {
+    struct sml_list link;
+    bool accepted; /* false: nobody has the verdict, and nobody will have it */
+};
+
 /* One call at the callee. Allocated and freed by the machine; the shell holds it from take until
  * finish, refuse or reject, also when the session has released it meanwhile (`gone`). */
 struct sml_incoming {
@@ -88,6 +95,8 @@ struct sml_incoming {
     struct sml_verdict verdict; /* points into `reply` or static text */
     uint8_t *reply;
     uint64_t reply_sent;         /* body bytes encoded on this connection */
+    bool reply_told;             /* the whole reply was encoded, on some connection */
+    struct sml_receipt *receipt; /* NULL: nobody asks */
     bool reply_begun;            /* a REPLY was encoded on this connection */
     struct sml_list link;        /* one of: ready, to_send, busy, to_record */
     struct sml_list all;         /* by xid; once released: dropped */
@@ -141,6 +150,9 @@ struct sml_callee {
     struct sml_list cancels;   /* for sml_callee_next_cancelled */
     struct sml_list to_record; /* starts and verdicts to store */
     struct sml_list dropped;   /* released calls whose records are to be forgotten */
+    struct sml_list receipts;  /* for sml_callee_next_receipt */
+    bool ending;               /* what is released now was not accepted */
+    bool forsaken;             /* the store has the verdicts, and will tell them */
     uint32_t dropped_count;
     struct sml_heap timers;
     uint64_t bytes_in;     /* request bodies held */
@@ -212,6 +224,17 @@ uint8_t *sml_callee_reply_alloc(struct sml_callee *callee, size_t bytes);
  * Returns whether it was stored. */
 bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
                        const struct sml_verdict *verdict, uint8_t *reply);
+
+/* Before sml_callee_finish: say by `receipt` what becomes of the verdict. It is accepted when the
+ * caller, to whom all of it was sent, releases it. (A caller that gives a call up while its reply
+ * is under way cannot be told from one that has it.) It is not when it was discarded, when the
+ * caller gave up before, and when the session ends. The verdict of a call with a key, or in a store
+ * that goes on without this server, is accepted in any case: somebody may still ask for it. */
+void sml_callee_ask_receipt(struct sml_incoming *in, struct sml_receipt *receipt);
+
+/* The next receipt that is decided, the shell's again; NULL. To be asked after all that releases
+ * calls. */
+struct sml_receipt *sml_callee_next_receipt(struct sml_callee *callee);
 
 /* A running or taken call whose `cancelled` was set and whose handler is to be told; NULL if none.
  * Each is given once. */

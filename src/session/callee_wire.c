@@ -449,6 +449,7 @@ static size_t pull_turn(struct sml_callee *callee, uint8_t *out, size_t room)
     if (used == 0)
         return 0;
     sml_list_remove(&in->link);
+    in->reply_told |= in->reply_sent >= in->verdict.body.size;
     if (in->reply_sent < in->verdict.body.size)
         sml_list_push_back(&callee->to_send, &in->link);
     else if (SML_IS_BARE)

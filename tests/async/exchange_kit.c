@@ -43,7 +43,7 @@ static void walk_line(struct walk *walk, const struct sml_topic *topic)
         const struct sml_mention *mention = SML_CONTAINER(node, struct sml_mention, link);
 
         SML_ASSERT(mention->topic == topic && mention->event == NULL);
-        SML_ASSERT(mention->wait->state == SML_WAIT_WAITING);
+        SML_ASSERT(mention->wait->state == SML_EVENT_WAIT_WAITING);
         walk->mentions++;
     }
 }
@@ -68,13 +68,13 @@ static void walk_topics(struct walk *walk)
     }
 }
 
-static void check_wait(const struct sml_wait *wait)
+static void check_wait(const struct sml_event_wait *wait)
 {
     uint32_t present = 0;
 
     for (uint32_t i = 0; i < wait->distinct; i++)
         present += sml_topic_has_event(wait->mentions[i].topic);
-    SML_ASSERT(wait->state == SML_WAIT_WAITING);
+    SML_ASSERT(wait->state == SML_EVENT_WAIT_WAITING);
     SML_ASSERT(present == wait->present && present < wait->need);
 }
 
@@ -87,7 +87,7 @@ void exchange_validate(const struct sml_exchange *exchange)
 
     walk_topics(&walk);
     for (node = exchange->waiting.next; node != &exchange->waiting; node = node->next, waits++)
-        check_wait(SML_CONTAINER(node, struct sml_wait, link));
+        check_wait(SML_CONTAINER(node, struct sml_event_wait, link));
     SML_ASSERT(walk.topics == exchange->topics.count);
     SML_ASSERT(walk.held == counters->held);
     SML_ASSERT(walk.events + walk.held == counters->events);

@@ -48,11 +48,11 @@ static void let_go(struct sml_exchange *exchange)
 /* Everything that waits ends and is freed. */
 static void finish(struct sml_exchange *exchange)
 {
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     sml_exchange_close(exchange);
     while ((wait = sml_exchange_next_done(exchange)) != NULL)
-        sml_wait_free(wait);
+        sml_event_wait_free(wait);
     let_go(exchange);
     exchange_validate(exchange);
     sml_exchange_fini(exchange);
@@ -69,12 +69,14 @@ static void publish(struct sml_exchange *exchange, const char *id, const char *d
 }
 
 /* A wait for the ids in `words`, apart by blanks. */
-static struct sml_wait *plan(struct sml_exchange *exchange, const char *words, size_t need,
-                             enum semel_unmet unmet, bool holds)
+static struct sml_event_wait *plan(struct sml_exchange *exchange, const char *words, size_t need,
+                                   enum semel_unmet unmet, bool holds)
 {
     struct semel_bytes ids[16];
-    struct sml_wait_plan planned = { .ids = ids, .need = need, .unmet = unmet, .holds = holds };
-    struct sml_wait *wait;
+    struct sml_event_wait_plan planned = {
+        .ids = ids, .need = need, .unmet = unmet, .holds = holds
+    };
+    struct sml_event_wait *wait;
 
     while (*words) {
         size_t size = strcspn(words, " ");
@@ -82,24 +84,24 @@ static struct sml_wait *plan(struct sml_exchange *exchange, const char *words, s
         ids[planned.count++] = semel_bytes(words, size);
         words += size + (words[size] == ' ');
     }
-    assert_int_equal(sml_wait_create(&wait, exchange, &planned), SEMEL_OK);
+    assert_int_equal(sml_event_wait_create(&wait, exchange, &planned), SEMEL_OK);
     return wait;
 }
 
-static struct sml_wait *start(struct sml_exchange *exchange, const char *words, size_t need,
-                              uint64_t deadline, uint64_t now)
+static struct sml_event_wait *start(struct sml_exchange *exchange, const char *words, size_t need,
+                                    uint64_t deadline, uint64_t now)
 {
-    struct sml_wait *wait = plan(exchange, words, need, SEMEL_UNMET_TAKE, false);
+    struct sml_event_wait *wait = plan(exchange, words, need, SEMEL_UNMET_TAKE, false);
 
     assert_int_equal(sml_exchange_start(exchange, wait, deadline, now), SEMEL_OK);
     exchange_validate(exchange);
     return wait;
 }
 
-static struct sml_wait *start_holding(struct sml_exchange *exchange, const char *words,
-                                      uint64_t deadline, uint64_t now)
+static struct sml_event_wait *start_holding(struct sml_exchange *exchange, const char *words,
+                                            uint64_t deadline, uint64_t now)
 {
-    struct sml_wait *wait = plan(exchange, words, 0, SEMEL_UNMET_TAKE, true);
+    struct sml_event_wait *wait = plan(exchange, words, 0, SEMEL_UNMET_TAKE, true);
 
     assert_int_equal(sml_exchange_start(exchange, wait, deadline, now), SEMEL_OK);
     exchange_validate(exchange);
@@ -107,14 +109,15 @@ static struct sml_wait *start_holding(struct sml_exchange *exchange, const char 
 }
 
 /* The next wait that is done is this one; its result in words: "OK a=1 b=-". It stays. */
-static void expect_kept(struct sml_exchange *exchange, struct sml_wait *wait, const char *words)
+static void expect_kept(struct sml_exchange *exchange, struct sml_event_wait *wait,
+                        const char *words)
 {
     struct semel_events events;
     char text[256];
     size_t used;
 
     assert_ptr_equal(sml_exchange_next_done(exchange), wait);
-    sml_wait_result(wait, &events);
+    sml_event_wait_result(wait, &events);
     used = (size_t)snprintf(text, sizeof text, "%s", semel_status_name(events.status));
     for (size_t i = 0; i < events.count; i++) {
         const struct semel_event *event = &events.events[i];
@@ -127,10 +130,10 @@ static void expect_kept(struct sml_exchange *exchange, struct sml_wait *wait, co
     assert_string_equal(text, words);
 }
 
-static void expect(struct sml_exchange *exchange, struct sml_wait *wait, const char *words)
+static void expect(struct sml_exchange *exchange, struct sml_event_wait *wait, const char *words)
 {
     expect_kept(exchange, wait, words);
-    sml_wait_free(wait);
+    sml_event_wait_free(wait);
 }
 
 static void expect_none(struct sml_exchange *exchange)
@@ -144,7 +147,7 @@ static void expect_none(struct sml_exchange *exchange)
 static void all_of(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -162,7 +165,7 @@ static void all_of(void **state)
 static void requested_order(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -177,7 +180,7 @@ static void requested_order(void **state)
 static void empty_and_duplicate(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -196,7 +199,7 @@ static void empty_and_duplicate(void **state)
 static void early_event(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -231,7 +234,7 @@ static void publish_moved(struct sml_exchange *exchange, const char *id, const c
 static void overwrite(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     drops = 0;
@@ -245,7 +248,7 @@ static void overwrite(void **state)
     wait = start(&x, "a", 0, 0, RETENTION + 59);
     expect_kept(&x, wait, "OK a=new");
     assert_int_equal(drops, 1);
-    sml_wait_free(wait);
+    sml_event_wait_free(wait);
     assert_int_equal(drops, 2);
     assert_int_equal(x.counters.overwritten, 1);
     finish(&x);
@@ -254,7 +257,7 @@ static void overwrite(void **state)
 static void delivery_modes(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *waits[3];
+    struct sml_event_wait *waits[3];
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -280,7 +283,7 @@ static void delivery_modes(void **state)
     expect_kept(&x, waits[0], "OK a=1");
     let_go(&x);
     assert_int_equal(drops, 0); /* a result outlives the event */
-    sml_wait_free(waits[0]);
+    sml_event_wait_free(waits[0]);
     assert_int_equal(drops, 1);
     expect(&x, waits[1], "DEADLINE a=-");
     finish(&x);
@@ -289,7 +292,7 @@ static void delivery_modes(void **state)
 static void partial(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -313,7 +316,7 @@ static void partial(void **state)
 static void retention(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     drops = 0;
@@ -338,7 +341,7 @@ static void retention(void **state)
 static void expiry_under_waiter(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -359,7 +362,7 @@ static void unrelated(void **state)
 {
     enum { MANY = 100000 };
     struct sml_exchange_limits limits = limits_of(SEMEL_EVENTS_TAKE);
-    struct sml_wait *wait, **others = calloc(MANY, sizeof *others);
+    struct sml_event_wait *wait, **others = calloc(MANY, sizeof *others);
     struct sml_exchange x;
     uint32_t *present;
 
@@ -371,10 +374,10 @@ static void unrelated(void **state)
     assert_non_null(others);
     for (uint32_t i = 0; i < MANY; i++) {
         struct semel_bytes ids[2] = { semel_bytes(&i, 4), semel_bytes("never", 5) };
-        struct sml_wait_plan planned = { .ids = ids, .count = 2 };
+        struct sml_event_wait_plan planned = { .ids = ids, .count = 2 };
         struct sml_event *event = sml_event_create(&sml_mem_libc, semel_bytes(NULL, 0), NULL, NULL);
 
-        assert_int_equal(sml_wait_create(&others[i], &x, &planned), SEMEL_OK);
+        assert_int_equal(sml_event_wait_create(&others[i], &x, &planned), SEMEL_OK);
         assert_int_equal(sml_exchange_start(&x, others[i], SML_NEVER, 0), SEMEL_OK);
         assert_int_equal(sml_exchange_trigger(&x, semel_bytes(&i, 4), event, 0), SEMEL_OK);
     }
@@ -407,7 +410,7 @@ static void unrelated(void **state)
 static void herd(void **state)
 {
     enum { CROWD = 100 };
-    struct sml_wait *waits[CROWD], *pair;
+    struct sml_event_wait *waits[CROWD], *pair;
     struct sml_exchange x;
 
     (void)state;
@@ -430,7 +433,7 @@ static void herd(void **state)
 static void cancel_and_close(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *one, *two, *three;
+    struct sml_event_wait *one, *two, *three;
     struct sml_event *event;
 
     (void)state;
@@ -452,7 +455,7 @@ static void cancel_and_close(void **state)
     assert_int_equal(x.topics.count, 0);
     three = plan(&x, "a", 0, SEMEL_UNMET_TAKE, false);
     assert_int_equal(sml_exchange_start(&x, three, 5, 0), SEMEL_STOPPED);
-    sml_wait_free(three);
+    sml_event_wait_free(three);
     event = sml_event_create(&sml_mem_libc, semel_bytes_text("2"), NULL, NULL);
     assert_int_equal(sml_exchange_trigger(&x, semel_bytes_text("a"), event, 0), SEMEL_STOPPED);
     sml_event_discard(event);
@@ -465,7 +468,7 @@ static void cancel_and_close(void **state)
 static void some_of(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *any, *two;
+    struct sml_event_wait *any, *two;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -495,7 +498,7 @@ static void some_of(void **state)
 static void held_events(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *held, *next;
+    struct sml_event_wait *held, *next;
 
     (void)state;
     drops = 0;
@@ -508,7 +511,7 @@ static void held_events(void **state)
     publish_moved(&x, "a", "2", 500);       /* long after it would have expired */
     sml_exchange_give_back(&x, held, 505);
     exchange_validate(&x);
-    sml_wait_free(held);
+    sml_event_wait_free(held);
     assert_int_equal(drops, 0);
     publish_moved(&x, "a", "3", 506); /* overwrites 2, not what came back */
     assert_int_equal(drops, 1);
@@ -521,7 +524,7 @@ static void held_events(void **state)
     held = start_holding(&x, "a", 0, 660);
     expect_kept(&x, held, "OK a=4");
     sml_exchange_give_back(&x, held, 1000); /* it had 10 left, and has */
-    sml_wait_free(held);
+    sml_event_wait_free(held);
     assert_int_equal(sml_exchange_timeout(&x), 1010);
     sml_exchange_tick(&x, 1009);
     assert_int_equal(x.counters.events, 1);
@@ -536,7 +539,7 @@ static void held_events(void **state)
     sml_exchange_give_back(&x, held, 1100); /* harmless now */
     assert_int_equal(x.counters.events + x.counters.held, 0);
     assert_int_equal(x.topics.count, 0);
-    sml_wait_free(held);
+    sml_event_wait_free(held);
     finish(&x);
 }
 
@@ -545,7 +548,7 @@ static void order_of_return(void **state)
 {
     (void)state;
     for (int reversed = 0; reversed < 2; reversed++) {
-        struct sml_wait *held[2], *wait;
+        struct sml_event_wait *held[2], *wait;
         struct sml_exchange x;
 
         open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -558,7 +561,7 @@ static void order_of_return(void **state)
         for (int i = 0; i < 2; i++) {
             sml_exchange_give_back(&x, held[reversed ? 1 - i : i], 1);
             exchange_validate(&x);
-            sml_wait_free(held[reversed ? 1 - i : i]);
+            sml_event_wait_free(held[reversed ? 1 - i : i]);
         }
         for (int i = 0; i < 3; i++) {
             const char *const words[] = { "OK a=1", "OK a=2", "OK a=3" };
@@ -573,7 +576,7 @@ static void order_of_return(void **state)
 static void return_meets(void **state)
 {
     struct sml_exchange x;
-    struct sml_wait *held, *one, *pair;
+    struct sml_event_wait *held, *one, *pair;
 
     (void)state;
     open_exchange(&x, SEMEL_EVENTS_TAKE);
@@ -585,7 +588,7 @@ static void return_meets(void **state)
     one = start(&x, "a", 0, SML_NEVER, 0);
     sml_exchange_give_back(&x, held, 5);
     exchange_validate(&x);
-    sml_wait_free(held);
+    sml_event_wait_free(held);
     expect(&x, one, "OK a=1"); /* a came back first, and the pair was not met by it */
     expect_none(&x);
     publish(&x, "a", "3", 5);
@@ -597,14 +600,14 @@ static void return_meets(void **state)
     assert_int_equal(x.counters.held, 1);
     sml_exchange_close(&x);
     sml_exchange_give_back(&x, held, 6); /* nowhere to go back to */
-    sml_wait_free(held);
+    sml_event_wait_free(held);
     finish(&x);
 }
 
 static void bounds(void **state)
 {
     struct sml_exchange_limits limits = limits_of(SEMEL_EVENTS_TAKE);
-    struct sml_wait *waits[2], *third, *held;
+    struct sml_event_wait *waits[2], *third, *held;
     struct sml_event *event;
     struct sml_exchange x;
 
@@ -624,22 +627,22 @@ static void bounds(void **state)
     waits[1] = start(&x, "d e", 0, SML_NEVER, 0);
     third = plan(&x, "f", 0, SEMEL_UNMET_TAKE, false);
     assert_int_equal(sml_exchange_start(&x, third, 5, 0), SEMEL_OVERLOADED);
-    assert_int_equal(third->state, SML_WAIT_NEW);
+    assert_int_equal(third->state, SML_EVENT_WAIT_NEW);
     exchange_validate(&x);
     /* Whoever waits is served, although no more can be kept. */
     assert_int_equal(sml_exchange_trigger(&x, semel_bytes_text("c"), event, 0), SEMEL_OK);
     expect(&x, waits[0], "OK c=456");
     /* Another place is free now, but no more ids. */
-    sml_wait_free(third);
+    sml_event_wait_free(third);
     third = plan(&x, "f g", 0, SEMEL_UNMET_TAKE, false);
     assert_int_equal(sml_exchange_start(&x, third, 5, 0), SEMEL_OVERLOADED);
-    sml_wait_free(third);
+    sml_event_wait_free(third);
     /* What is held for a wait is kept. */
     held = start_holding(&x, "f", SML_NEVER, 0);
     event = sml_event_create(&sml_mem_libc, semel_bytes(NULL, 0), NULL, NULL);
     assert_int_equal(sml_exchange_trigger(&x, semel_bytes_text("f"), event, 0), SEMEL_OVERLOADED);
     sml_event_discard(event);
-    assert_int_equal(held->state, SML_WAIT_WAITING);
+    assert_int_equal(held->state, SML_EVENT_WAIT_WAITING);
     finish(&x);
     (void)waits;
 }
@@ -648,8 +651,8 @@ static void bad_ids(void **state)
 {
     struct semel_bytes longest = semel_bytes(calloc(1, 256), 255);
     struct semel_bytes ids[2] = { semel_bytes_text("a"), semel_bytes_text("a") };
-    struct sml_wait_plan planned = { .ids = ids, .count = 2, .need = 2 };
-    struct sml_wait *wait = NULL;
+    struct sml_event_wait_plan planned = { .ids = ids, .count = 2, .need = 2 };
+    struct sml_event_wait *wait = NULL;
     struct sml_event *event;
     struct sml_exchange x;
 
@@ -660,16 +663,17 @@ static void bad_ids(void **state)
     assert_int_equal(sml_exchange_trigger(&x, semel_bytes(longest.data, 256), event, 0),
                      SEMEL_INVALID);
     assert_int_equal(sml_exchange_trigger(&x, longest, event, 0), SEMEL_OK);
-    assert_int_equal(sml_wait_create(&wait, &x, &planned), SEMEL_INVALID); /* one, named twice */
+    assert_int_equal(sml_event_wait_create(&wait, &x, &planned),
+                     SEMEL_INVALID); /* one, named twice */
     planned.need = 3;
-    assert_int_equal(sml_wait_create(&wait, &x, &planned), SEMEL_INVALID);
+    assert_int_equal(sml_event_wait_create(&wait, &x, &planned), SEMEL_INVALID);
     planned.need = 0;
     ids[1] = semel_bytes(NULL, 0);
-    assert_int_equal(sml_wait_create(&wait, &x, &planned), SEMEL_INVALID);
+    assert_int_equal(sml_event_wait_create(&wait, &x, &planned), SEMEL_INVALID);
     ids[1] = semel_bytes(longest.data, 256);
-    assert_int_equal(sml_wait_create(&wait, &x, &planned), SEMEL_INVALID);
+    assert_int_equal(sml_event_wait_create(&wait, &x, &planned), SEMEL_INVALID);
     planned.count = SEMEL_EVENT_IDS_MAX + 1;
-    assert_int_equal(sml_wait_create(&wait, &x, &planned), SEMEL_INVALID);
+    assert_int_equal(sml_event_wait_create(&wait, &x, &planned), SEMEL_INVALID);
     assert_null(wait);
     finish(&x);
     free((void *)(uintptr_t)longest.data);
@@ -707,10 +711,10 @@ static bool run_scarce(int passes)
     struct scarce scarce = { .left = 1000 };
     struct sml_mem mem = { scarce_alloc, scarce_release, &scarce };
     struct sml_exchange_limits limits = limits_of(SEMEL_EVENTS_TAKE);
-    struct sml_wait_plan planned = { .count = 20 };
+    struct sml_event_wait_plan planned = { .count = 20 };
     struct semel_bytes ids[20];
     struct sml_event *event;
-    struct sml_wait *wait = NULL;
+    struct sml_event_wait *wait = NULL;
     enum semel_status status = SEMEL_NO_MEMORY;
     struct sml_exchange x;
 
@@ -725,14 +729,14 @@ static bool run_scarce(int passes)
     if (event && status != SEMEL_OK)
         sml_event_discard(event);
     if (status == SEMEL_OK)
-        status = sml_wait_create(&wait, &x, &planned);
+        status = sml_event_wait_create(&wait, &x, &planned);
     if (status == SEMEL_OK)
         status = sml_exchange_start(&x, wait, 9, 0);
     exchange_validate(&x);
     if (status != SEMEL_OK) {
         assert_int_equal(status, SEMEL_NO_MEMORY);
         assert_int_equal(x.counters.waits, 0);
-        sml_wait_free(wait);
+        sml_event_wait_free(wait);
     }
     finish(&x);
     assert_int_equal(scarce.blocks, 0);

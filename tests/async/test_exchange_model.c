@@ -22,8 +22,8 @@ static const char *const names[MODEL_IDS] = { "a", "b", "c" };
 struct pair {
     struct sml_exchange exchange;
     struct model model;
-    struct sml_wait *waits[MODEL_WAITS]; /* NULL once freed */
-    int checked;                         /* ends compared */
+    struct sml_event_wait *waits[MODEL_WAITS]; /* NULL once freed */
+    int checked;                               /* ends compared */
 };
 
 static void open_pair(struct pair *pair, enum semel_delivery delivery)
@@ -44,7 +44,7 @@ static void let_go(struct pair *pair)
 }
 
 /* An event's data is its number; what is told must be what the model tells. */
-static void compare_end(struct pair *pair, struct sml_wait *wait)
+static void compare_end(struct pair *pair, struct sml_event_wait *wait)
 {
     const struct model_end *end = &pair->model.ends[pair->checked];
     unsigned ids = pair->model.waits[end->wait].ids;
@@ -53,7 +53,7 @@ static void compare_end(struct pair *pair, struct sml_wait *wait)
 
     assert_true(pair->checked < pair->model.end_count);
     assert_ptr_equal(wait, pair->waits[end->wait]);
-    sml_wait_result(wait, &events);
+    sml_event_wait_result(wait, &events);
     assert_int_equal(events.status, end->status);
     for (int id = 0; id < MODEL_IDS; id++) {
         int told = 0;
@@ -71,14 +71,14 @@ static void compare_end(struct pair *pair, struct sml_wait *wait)
 static void compare(struct pair *pair)
 {
     const struct semel_exchange_counters *counters = &pair->exchange.counters;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     while ((wait = sml_exchange_next_done(&pair->exchange)) != NULL) {
         int which = pair->model.ends[pair->checked].wait;
 
         compare_end(pair, wait);
-        if (wait->state == SML_WAIT_DONE) {
-            sml_wait_free(wait);
+        if (wait->state == SML_EVENT_WAIT_DONE) {
+            sml_event_wait_free(wait);
             pair->waits[which] = NULL;
         } else {
             assert_true(pair->model.waits[which].holding);
@@ -110,21 +110,21 @@ static void start(struct pair *pair, unsigned mask, size_t need, int timeout,
                   enum semel_unmet unmet, bool holds)
 {
     struct semel_bytes ids[MODEL_IDS];
-    struct sml_wait_plan plan = { .ids = ids, .need = need, .unmet = unmet, .holds = holds };
+    struct sml_event_wait_plan plan = { .ids = ids, .need = need, .unmet = unmet, .holds = holds };
     uint64_t now = (uint64_t)pair->model.now;
     enum semel_status status;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     for (int id = 0; id < MODEL_IDS; id++)
         if (mask >> id & 1)
             ids[plan.count++] = semel_bytes_text(names[id]);
-    assert_int_equal(sml_wait_create(&wait, &pair->exchange, &plan), SEMEL_OK);
+    assert_int_equal(sml_event_wait_create(&wait, &pair->exchange, &plan), SEMEL_OK);
     pair->waits[pair->model.wait_count] = wait;
     status = sml_exchange_start(&pair->exchange, wait, now + (uint64_t)timeout, now);
     assert_int_equal(model_start(&pair->model, mask, (int)need, timeout, unmet, holds),
                      status == SEMEL_OK);
     if (status != SEMEL_OK)
-        sml_wait_free(wait);
+        sml_event_wait_free(wait);
 }
 
 static void pass(struct pair *pair, int time)
@@ -165,8 +165,8 @@ static void settle(struct pair *pair, bool accept)
         sml_exchange_give_back(&pair->exchange, pair->waits[which], (uint64_t)pair->model.now);
         model_give_back(&pair->model, which);
     }
-    assert_int_equal(pair->waits[which]->state, SML_WAIT_DONE);
-    sml_wait_free(pair->waits[which]);
+    assert_int_equal(pair->waits[which]->state, SML_EVENT_WAIT_DONE);
+    sml_event_wait_free(pair->waits[which]);
     pair->waits[which] = NULL;
 }
 

@@ -34,11 +34,11 @@ static void duplicates(void **state)
         ids[i] = semel_bytes_text(names[i]);
     }
     for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        struct sml_wait_plan plan = { .ids = ids, .count = counts[c] };
+        struct sml_event_wait_plan plan = { .ids = ids, .count = counts[c] };
         size_t distinct = 0;
-        struct sml_wait *wait;
+        struct sml_event_wait *wait;
 
-        assert_int_equal(sml_wait_create(&wait, &nothing, &plan), SEMEL_OK);
+        assert_int_equal(sml_event_wait_create(&wait, &nothing, &plan), SEMEL_OK);
         for (size_t i = 0; i < plan.count; i++) {
             const struct sml_mention *mention = &wait->mentions[wait->which[i]];
 
@@ -48,7 +48,7 @@ static void duplicates(void **state)
         }
         assert_int_equal(wait->distinct, distinct);
         assert_int_equal(wait->need, distinct);
-        sml_wait_free(wait);
+        sml_event_wait_free(wait);
     }
     free(names);
     free(ids);
@@ -88,15 +88,15 @@ static void results(void **state)
 {
     struct semel_bytes ids[] = { semel_bytes_text("a"), semel_bytes_text("b"),
                                  semel_bytes_text("a") };
-    struct sml_wait_plan plan = { .ids = ids, .count = 3 };
+    struct sml_event_wait_plan plan = { .ids = ids, .count = 3 };
     struct semel_events out;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 
     (void)state;
-    assert_int_equal(sml_wait_create(&wait, &nothing, &plan), SEMEL_OK);
+    assert_int_equal(sml_event_wait_create(&wait, &nothing, &plan), SEMEL_OK);
     wait->status = SEMEL_DEADLINE;
     wait->mentions[0].event = sml_event_create(&sml_mem_libc, semel_bytes("x", 1), NULL, NULL);
-    sml_wait_result(wait, &out);
+    sml_event_wait_result(wait, &out);
     assert_int_equal(out.status, SEMEL_DEADLINE);
     assert_int_equal(out.count, 3);
     assert_int_equal(out.there, 2);
@@ -104,8 +104,8 @@ static void results(void **state)
     assert_ptr_equal(out.events[0].data.data, out.events[2].data.data);
     assert_int_equal(out.events[1].data.size, 0);
     assert_memory_equal(out.events[1].id.data, "b", 1);
-    sml_wait_free(wait);
-    sml_wait_free(NULL);
+    sml_event_wait_free(wait);
+    sml_event_wait_free(NULL);
 }
 
 int main(void)

@@ -53,10 +53,10 @@ static void idle(void **state)
 struct told {
     struct sml_waiter waiter;
     atomic_int times;
-    struct sml_wait *wait;
+    struct sml_event_wait *wait;
 };
 
-static void tell(struct sml_waiter *waiter, struct sml_wait *wait)
+static void tell(struct sml_waiter *waiter, struct sml_event_wait *wait)
 {
     struct told *told = SML_CONTAINER(waiter, struct told, waiter);
 
@@ -73,15 +73,15 @@ static void earlier(void **state)
 {
     struct semel_exchange *exchange = kit_exchange(SEMEL_EVENTS_TAKE, 0);
     struct semel_bytes id = semel_bytes_text("b");
-    struct sml_wait_plan plan = { .ids = &id, .count = 1 };
-    struct told told = { { tell }, 0, NULL };
+    struct sml_event_wait_plan plan = { .ids = &id, .count = 1 };
+    struct told told = { { tell, false }, 0, NULL };
 
     (void)state;
     kit_trigger(exchange, "a", "1"); /* in 70 s */
     assert_int_equal(sml_exchange_begin(exchange, &plan, 30000000, &told.waiter, NULL), SEMEL_OK);
     assert_true(kit_eventually(was_told, &told, 30));
     assert_int_equal(told.wait->status, SEMEL_DEADLINE);
-    sml_wait_free(told.wait);
+    sml_event_wait_free(told.wait);
     assert_int_equal(semel_exchange_destroy(exchange), SEMEL_OK);
     assert_int_equal(atomic_load(&told.times), 1);
 }
@@ -170,8 +170,8 @@ static void no_keeper(void **state)
 {
     struct semel_exchange *exchange = kit_exchange(SEMEL_EVENTS_TAKE, 10);
     struct semel_bytes id = semel_bytes_text("b");
-    struct sml_wait_plan plan = { .ids = &id, .count = 1 };
-    struct told told = { { tell }, 0, NULL };
+    struct sml_event_wait_plan plan = { .ids = &id, .count = 1 };
+    struct told told = { { tell, false }, 0, NULL };
 
     (void)state;
     atomic_store(&no_threads, true);
@@ -183,7 +183,7 @@ static void no_keeper(void **state)
     atomic_store(&no_threads, false);
     assert_int_equal(sml_exchange_begin(exchange, &plan, 1000, &told.waiter, NULL), SEMEL_OK);
     assert_true(kit_eventually(was_told, &told, 30));
-    sml_wait_free(told.wait);
+    sml_event_wait_free(told.wait);
     assert_int_equal(semel_exchange_destroy(exchange), SEMEL_OK);
 }
 
