@@ -6,6 +6,7 @@
 #include <semel/bytes.h>
 #include <semel/client.h>
 #include <semel/deferred.h>
+#include <semel/exchange.h>
 #include <semel/limits.h>
 #include <semel/lock.h>
 #include <semel/log.h>

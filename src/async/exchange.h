@@ -30,10 +30,16 @@ struct sml_topic;
 /* The table of ids: exchange_topics.c. */
 struct sml_topics {
     const struct sml_mem *mem;
-    struct sml_topic ***segments;
-    uint32_t segments_room; /* pointers that fit into `segments` */
-    uint32_t buckets;
     uint32_t count;
+    /* The young ones. */
+    struct sml_topic **young; /* NULL until there is one */
+    struct sml_list by_age;
+    uint32_t young_count;
+    /* The others. */
+    struct sml_topic ***segments;
+    uint16_t **marks;
+    uint32_t segments_room, marks_room; /* pointers that fit into these */
+    uint32_t buckets;
 };
 
 /* An event, shared by the exchange and the results that tell it. */

@@ -9,6 +9,7 @@
  * ids. */
 struct sml_topic {
     struct sml_topic *next; /* in its bucket */
+    struct sml_list by_age; /* while it is young */
     uint64_t hash;
     struct sml_list events; /* stored ones, by number: given back ones, then the fresh one */
     struct sml_list line;   /* mentions, in the order in which their waits began */
@@ -26,8 +27,9 @@ struct sml_topic *sml_topics_find(const struct sml_topics *topics, uint64_t hash
 struct sml_topic *sml_topics_add(struct sml_topics *topics, uint64_t hash, struct semel_bytes id);
 /* Free it if nothing keeps it. */
 void sml_topics_trim(struct sml_topics *topics, struct sml_topic *topic);
-/* The topics of bucket `index`, of `buckets`. */
-struct sml_topic *sml_topics_bucket(const struct sml_topics *topics, uint32_t index);
+/* The next after `topic`, in no particular order; the first after NULL. For walks in tests:
+ * slow. */
+struct sml_topic *sml_topics_next(const struct sml_topics *topics, const struct sml_topic *topic);
 
 static inline bool sml_topic_has_event(const struct sml_topic *topic)
 {

@@ -1,43 +1,64 @@
 /* SPDX-License-Identifier: MIT */
-/* exchange_topics.c - the ids that an exchange knows: a table that grows by one bucket at a time.
+/* exchange_topics.c - the ids that an exchange knows.
  *
- * A table that doubles at once stops every trigger while a million entries move. In linear hashing
- * (W. Litwin, 1980; in memory, P.-A. Larson, 1988) each new entry splits one bucket, the next in
- * turn, and each entry that leaves joins the last one with its buddy, so that no step costs more
- * than a bucket, in both directions. Buckets live in segments of a page, which come and go whole;
- * only the list of segments is ever copied.
+ * Most ids live shortly: they are made for one question and its answer. Among a million others each
+ * of these would touch memory that nobody has touched for long, twice, and that is what would cost:
+ * several times more than all the rest. So there are two tables. The young ids are in a small one,
+ * which stays in the processor's caches; an id that lives longer than a thousand others moves on to
+ * the large one. And of each bucket of the large one there are marks: 16 bits, one of which is set
+ * for each of its ids. They are a thousandth of everything, and tell mostly without a look at the
+ * bucket that an id is not there.
+ *
+ * The large table grows by one bucket at a time. A table that doubles at once stops every trigger
+ * while a million entries move. In linear hashing (W. Litwin, 1980; in memory, P.-A. Larson, 1988)
+ * each new entry splits one bucket, the next in turn, and each entry that leaves joins the last one
+ * with its buddy, so that no step costs more than a bucket, in both directions. Buckets live in
+ * segments of a page, which come and go whole; only the lists of segments are ever copied.
  *
  * With 2^k <= buckets < 2^(k+1), a hash belongs to its low k+1 bits if there is such a bucket, else
- * to its low k bits. If there is no memory to grow, chains get longer, and that is all. */
+ * to its low k bits. If there is no memory to grow, chains get longer, and that is all; if there is
+ * none for the first bucket, the young ones stay where they are. */
 #include "async/exchange_internal.h"
 
 #include <string.h>
 
 #include "base/check.h"
 
+#define YOUNG 1024 /* as many ids are young */
+#define YOUNG_BUCKETS 2048
 #define SEGMENT 512 /* buckets: a page of pointers */
-#define SEGMENTS_MIN 8
+#define MARKS 2048  /* marks: a page of them */
+#define ROOM_MIN 8
 
 void sml_topics_init(struct sml_topics *topics, const struct sml_mem *mem)
 {
     memset(topics, 0, sizeof *topics);
     topics->mem = mem;
+    sml_list_init(&topics->by_age);
 }
 
-static uint32_t segment_count(const struct sml_topics *topics)
+static uint32_t pages(uint32_t count, uint32_t page)
 {
-    return (topics->buckets + SEGMENT - 1) / SEGMENT;
+    return (count + page - 1) / page;
+}
+
+static void release(const struct sml_topics *topics, void *memory)
+{
+    if (memory)
+        sml_release(topics->mem, memory);
 }
 
 void sml_topics_fini(struct sml_topics *topics)
 {
     SML_ASSERT(topics->count == 0);
-    for (uint32_t i = 0; i < segment_count(topics); i++)
-        sml_release(topics->mem, topics->segments[i]);
-    if (topics->segments)
-        sml_release(topics->mem, topics->segments);
-    topics->segments = NULL;
-    topics->segments_room = topics->buckets = 0;
+    for (uint32_t i = 0; i < pages(topics->buckets, SEGMENT); i++)
+        release(topics, topics->segments[i]);
+    for (uint32_t i = 0; i < pages(topics->buckets, MARKS); i++)
+        release(topics, topics->marks[i]);
+    release(topics, topics->segments);
+    release(topics, topics->marks);
+    release(topics, topics->young);
+    sml_topics_init(topics, topics->mem);
 }
 
 static struct sml_topic **bucket(const struct sml_topics *topics, uint32_t index)
@@ -45,9 +66,19 @@ static struct sml_topic **bucket(const struct sml_topics *topics, uint32_t index
     return &topics->segments[index / SEGMENT][index % SEGMENT];
 }
 
-struct sml_topic *sml_topics_bucket(const struct sml_topics *topics, uint32_t index)
+static uint16_t *marks(const struct sml_topics *topics, uint32_t index)
 {
-    return *bucket(topics, index);
+    return &topics->marks[index / MARKS][index % MARKS];
+}
+
+static uint16_t mark_of(uint64_t hash)
+{
+    return (uint16_t)(1 << (hash >> 60));
+}
+
+static struct sml_topic **young_bucket(const struct sml_topics *topics, uint64_t hash)
+{
+    return &topics->young[hash % YOUNG_BUCKETS];
 }
 
 /* The greatest power of two that is not above `buckets`, which is not 0. */
@@ -64,40 +95,82 @@ static uint32_t index_of(const struct sml_topics *topics, uint64_t hash)
     return wide < topics->buckets ? wide : wide & (base - 1);
 }
 
+static struct sml_topic *find_in(struct sml_topic *topic, uint64_t hash, struct semel_bytes id)
+{
+    for (; topic; topic = topic->next)
+        if (topic->hash == hash && topic->id_bytes == id.size &&
+            memcmp(topic->id, id.data, id.size) == 0)
+            break;
+    return topic;
+}
+
 struct sml_topic *sml_topics_find(const struct sml_topics *topics, uint64_t hash,
                                   struct semel_bytes id)
 {
-    struct sml_topic *topic;
+    struct sml_topic *found;
+    uint32_t index;
 
     if (topics->count == 0)
         return NULL;
-    for (topic = *bucket(topics, index_of(topics, hash)); topic; topic = topic->next)
-        if (topic->hash == hash && topic->id_bytes == id.size &&
-            memcmp(topic->id, id.data, id.size) == 0)
-            return topic;
-    return NULL;
+    found = find_in(*young_bucket(topics, hash), hash, id);
+    if (found || topics->count == topics->young_count)
+        return found;
+    index = index_of(topics, hash);
+    return *marks(topics, index) & mark_of(hash) ? find_in(*bucket(topics, index), hash, id) : NULL;
 }
 
-/* --- growing and shrinking -------------------------------------------------------------------- */
+/* --- the large table grows and shrinks
+ * ---------------------------------------------------------- */
 
-static bool room_for_segment(struct sml_topics *topics)
+/* A list of pages, `used` of them, with room for one more. */
+static bool widen(const struct sml_topics *topics, void **list, uint32_t used, uint32_t *room)
 {
-    const uint32_t used = segment_count(topics), old = topics->segments_room;
-    const uint32_t room = old ? old * 2 : SEGMENTS_MIN;
-    struct sml_topic ***wider;
+    const uint32_t wider = *room ? *room * 2 : ROOM_MIN;
+    void *copy;
 
-    if (used < old)
+    if (used < *room)
         return true;
-    wider = sml_alloc(topics->mem, room * sizeof *wider);
-    if (wider == NULL)
+    copy = sml_alloc(topics->mem, wider * sizeof(void *));
+    if (copy == NULL)
         return false;
     if (used > 0)
-        memcpy(wider, topics->segments, used * sizeof *wider);
-    if (topics->segments)
-        sml_release(topics->mem, topics->segments);
-    topics->segments = wider;
-    topics->segments_room = room;
+        memcpy(copy, *list, used * sizeof(void *));
+    release(topics, *list);
+    *list = copy;
+    *room = wider;
     return true;
+}
+
+static bool add_marks(struct sml_topics *topics)
+{
+    const uint32_t used = pages(topics->buckets, MARKS);
+    void *list = topics->marks;
+    bool wide;
+
+    if (topics->buckets % MARKS != 0)
+        return true;
+    wide = widen(topics, &list, used, &topics->marks_room);
+    topics->marks = list;
+    if (!wide)
+        return false;
+    topics->marks[used] = sml_alloc(topics->mem, MARKS * sizeof **topics->marks);
+    return topics->marks[used] != NULL;
+}
+
+static bool add_segment(struct sml_topics *topics)
+{
+    const uint32_t used = pages(topics->buckets, SEGMENT);
+    void *list = topics->segments;
+    bool wide;
+
+    if (topics->buckets % SEGMENT != 0)
+        return true;
+    wide = widen(topics, &list, used, &topics->segments_room);
+    topics->segments = list;
+    if (!wide)
+        return false;
+    topics->segments[used] = sml_alloc(topics->mem, SEGMENT * sizeof **topics->segments);
+    return topics->segments[used] != NULL;
 }
 
 /* One more bucket, empty. */
@@ -105,19 +178,26 @@ static bool add_bucket(struct sml_topics *topics)
 {
     const uint32_t index = topics->buckets;
 
-    if (index % SEGMENT == 0) {
-        struct sml_topic **segment;
-
-        if (!room_for_segment(topics))
-            return false;
-        segment = sml_alloc(topics->mem, SEGMENT * sizeof *segment);
-        if (segment == NULL)
-            return false;
-        topics->segments[index / SEGMENT] = segment;
+    if (index == UINT32_C(1) << 31 || !add_segment(topics))
+        return false;
+    if (!add_marks(topics)) {
+        if (index % SEGMENT == 0)
+            release(topics, topics->segments[index / SEGMENT]);
+        return false;
     }
     topics->buckets++;
     *bucket(topics, index) = NULL;
+    *marks(topics, index) = 0;
     return true;
+}
+
+static void put(struct sml_topics *topics, uint32_t index, struct sml_topic *topic)
+{
+    struct sml_topic **head = bucket(topics, index);
+
+    topic->next = *head;
+    *head = topic;
+    *marks(topics, index) |= mark_of(topic->hash);
 }
 
 /* Which bucket the last one was split from; there are two or more. */
@@ -128,94 +208,164 @@ static uint32_t buddy_of_last(const struct sml_topics *topics)
     return last - base_of(last);
 }
 
-/* A new last bucket takes its half of its buddy's entries. */
+/* The topics of a bucket, which is empty then. */
+static struct sml_topic *clear(struct sml_topics *topics, uint32_t index)
+{
+    struct sml_topic *all = *bucket(topics, index);
+
+    *bucket(topics, index) = NULL;
+    *marks(topics, index) = 0;
+    return all;
+}
+
+static void put_all(struct sml_topics *topics, struct sml_topic *all)
+{
+    while (all) {
+        struct sml_topic *next = all->next;
+
+        put(topics, index_of(topics, all->hash), all);
+        all = next;
+    }
+}
+
+/* A new last bucket takes its part of its buddy's topics. */
 static bool grow(struct sml_topics *topics)
 {
-    struct sml_topic **from, **to;
-    uint32_t last;
-
-    if (topics->buckets == UINT32_C(1) << 31 || !add_bucket(topics))
+    if (!add_bucket(topics))
         return false;
-    if (topics->buckets == 1)
-        return true;
-    last = topics->buckets - 1;
-    from = bucket(topics, buddy_of_last(topics));
-    to = bucket(topics, last);
-    while (*from) {
-        struct sml_topic *topic = *from;
-
-        if (index_of(topics, topic->hash) != last) {
-            from = &topic->next;
-            continue;
-        }
-        *from = topic->next;
-        topic->next = *to;
-        *to = topic;
-    }
+    if (topics->buckets > 1)
+        put_all(topics, clear(topics, buddy_of_last(topics)));
     return true;
 }
 
-/* The last bucket's entries go back to its buddy. */
+/* The last bucket's topics go back to its buddy. */
 static void shrink(struct sml_topics *topics)
 {
     const uint32_t last = topics->buckets - 1;
-    struct sml_topic **end = bucket(topics, last > 0 ? buddy_of_last(topics) : 0);
+    struct sml_topic *all = clear(topics, last);
 
-    if (last > 0) {
-        while (*end)
-            end = &(*end)->next;
-        *end = *bucket(topics, last);
-    }
     topics->buckets--;
+    put_all(topics, all);
     if (last % SEGMENT == 0)
-        sml_release(topics->mem, topics->segments[last / SEGMENT]);
+        release(topics, topics->segments[last / SEGMENT]);
+    if (last % MARKS == 0)
+        release(topics, topics->marks[last / MARKS]);
 }
 
 /* Far below the load that grows it, so that a table whose count goes up and down stays as it is;
  * the first segment stays until fini. */
 static bool is_sparse(const struct sml_topics *topics)
 {
-    return topics->buckets > SEGMENT && topics->count < topics->buckets / 2;
+    return topics->buckets > SEGMENT && topics->count - topics->young_count < topics->buckets / 2;
 }
 
-/* --- entries
- * ----------------------------------------------------------------------------------- */
+/* --- topics
+ * -------------------------------------------------------------------------------------- */
+
+static void unlink_from(struct sml_topic **at, const struct sml_topic *topic)
+{
+    while (*at != topic)
+        at = &(*at)->next;
+    *at = topic->next;
+}
+
+/* The oldest of the young ones makes room, if there is any to go to. */
+static void promote(struct sml_topics *topics)
+{
+    const uint32_t old_count = topics->count - topics->young_count;
+    struct sml_topic *topic = SML_CONTAINER(topics->by_age.next, struct sml_topic, by_age);
+
+    if (old_count >= topics->buckets && !grow(topics) && topics->buckets == 0)
+        return;
+    unlink_from(young_bucket(topics, topic->hash), topic);
+    sml_list_remove(&topic->by_age);
+    topics->young_count--;
+    put(topics, index_of(topics, topic->hash), topic);
+}
+
+static bool make_young_buckets(struct sml_topics *topics)
+{
+    const size_t bytes = YOUNG_BUCKETS * sizeof *topics->young;
+
+    if (topics->young)
+        return true;
+    topics->young = sml_alloc(topics->mem, bytes);
+    if (topics->young)
+        memset(topics->young, 0, bytes);
+    return topics->young != NULL;
+}
 
 struct sml_topic *sml_topics_add(struct sml_topics *topics, uint64_t hash, struct semel_bytes id)
 {
-    struct sml_topic *topic = sml_alloc(topics->mem, sizeof *topic + id.size), **at;
+    struct sml_topic *topic, **head;
 
+    if (!make_young_buckets(topics))
+        return NULL;
+    topic = sml_alloc(topics->mem, sizeof *topic + id.size);
     if (topic == NULL)
         return NULL;
-    if (topics->count >= topics->buckets && !grow(topics) && topics->buckets == 0) {
-        sml_release(topics->mem, topic);
-        return NULL;
-    }
     topic->hash = hash;
     topic->held = 0;
     topic->id_bytes = (uint8_t)id.size;
     memcpy(topic->id, id.data, id.size);
     sml_list_init(&topic->events);
     sml_list_init(&topic->line);
-    at = bucket(topics, index_of(topics, hash));
-    topic->next = *at;
-    *at = topic;
+    sml_list_init(&topic->by_age);
+    head = young_bucket(topics, hash);
+    topic->next = *head;
+    *head = topic;
+    sml_list_push_back(&topics->by_age, &topic->by_age);
     topics->count++;
+    topics->young_count++;
+    for (int i = 0; i < 2 && topics->young_count > YOUNG; i++)
+        promote(topics); /* two, where there was no memory for a while */
     return topic;
+}
+
+/* The marks of its bucket are those of the rest. */
+static void remove_old(struct sml_topics *topics, struct sml_topic *topic)
+{
+    const uint32_t index = index_of(topics, topic->hash);
+    uint16_t left = 0;
+
+    unlink_from(bucket(topics, index), topic);
+    for (struct sml_topic *other = *bucket(topics, index); other; other = other->next)
+        left |= mark_of(other->hash);
+    *marks(topics, index) = left;
+    topics->count--;
+    for (int i = 0; i < 2 && is_sparse(topics); i++)
+        shrink(topics);
 }
 
 void sml_topics_trim(struct sml_topics *topics, struct sml_topic *topic)
 {
-    struct sml_topic **at;
-
     if (sml_topic_has_event(topic) || !sml_list_empty(&topic->line) || topic->held > 0)
         return;
-    at = bucket(topics, index_of(topics, topic->hash));
-    while (*at != topic)
-        at = &(*at)->next;
-    *at = topic->next;
-    topics->count--;
+    if (sml_list_linked(&topic->by_age)) {
+        unlink_from(young_bucket(topics, topic->hash), topic);
+        sml_list_remove(&topic->by_age);
+        topics->young_count--;
+        topics->count--;
+    } else {
+        remove_old(topics, topic);
+    }
     sml_release(topics->mem, topic);
-    for (int i = 0; i < 2 && is_sparse(topics); i++)
-        shrink(topics);
+}
+
+struct sml_topic *sml_topics_next(const struct sml_topics *topics, const struct sml_topic *topic)
+{
+    const struct sml_list *young = topic ? &topic->by_age : &topics->by_age;
+    uint32_t index = 0;
+
+    if ((!topic || sml_list_linked(&topic->by_age)) && young->next != &topics->by_age)
+        return SML_CONTAINER(young->next, struct sml_topic, by_age);
+    if (topic && !sml_list_linked(&topic->by_age)) {
+        if (topic->next)
+            return topic->next;
+        index = index_of(topics, topic->hash) + 1;
+    }
+    for (; index < topics->buckets; index++)
+        if (*bucket(topics, index))
+            return *bucket(topics, index);
+    return NULL;
 }

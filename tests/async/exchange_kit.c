@@ -51,20 +51,17 @@ static void walk_line(struct walk *walk, const struct sml_topic *topic)
 static void walk_topics(struct walk *walk)
 {
     const struct sml_topics *topics = &walk->exchange->topics;
+    const struct sml_topic *topic = NULL;
 
-    for (uint32_t i = 0; i < topics->buckets; i++) {
-        const struct sml_topic *topic = sml_topics_bucket(topics, i);
+    while ((topic = sml_topics_next(topics, topic)) != NULL) {
+        struct semel_bytes id = semel_bytes(topic->id, topic->id_bytes);
 
-        for (; topic; topic = topic->next) {
-            struct semel_bytes id = semel_bytes(topic->id, topic->id_bytes);
-
-            SML_ASSERT(sml_topics_find(topics, topic->hash, id) == topic);
-            SML_ASSERT(sml_topic_has_event(topic) || !sml_list_empty(&topic->line) || topic->held);
-            walk->topics++;
-            walk->held += topic->held;
-            walk_events(walk, topic);
-            walk_line(walk, topic);
-        }
+        SML_ASSERT(sml_topics_find(topics, topic->hash, id) == topic);
+        SML_ASSERT(sml_topic_has_event(topic) || !sml_list_empty(&topic->line) || topic->held);
+        walk->topics++;
+        walk->held += topic->held;
+        walk_events(walk, topic);
+        walk_line(walk, topic);
     }
 }
 

@@ -46,8 +46,13 @@ static void in_and_out(void **state)
                 in[number] = NULL;
             }
         }
-        assert_true(topics.count <= topics.buckets);
-        assert_true(topics.buckets <= 512 || topics.buckets <= 2 * topics.count + 2);
+        {
+            uint32_t old = topics.count - topics.young_count;
+
+            assert_true(topics.young_count <= 1024);
+            assert_true(old <= topics.buckets);
+            assert_true(topics.buckets <= 512 || topics.buckets <= 2 * old + 2);
+        }
     }
     for (uint32_t number = 0; number < NUMBERS; number++)
         if (in[number])
@@ -59,7 +64,7 @@ static void in_and_out(void **state)
 
 static void one_bucket(void **state)
 {
-    enum { NUMBERS = 1000 };
+    enum { NUMBERS = 3000 };
     struct sml_topics topics;
     uint32_t number;
 
@@ -101,7 +106,7 @@ static void kept_while_used(void **state)
     sml_topics_fini(&topics);
 }
 
-static int left;
+static int left; /* allocations that still pass */
 
 static void *some_alloc(void *user, size_t bytes)
 {
@@ -115,35 +120,48 @@ static void some_release(void *user, void *pointer)
     free(pointer);
 }
 
-/* With only `left` allocations for its buckets a table still takes topics, once it has one. */
+/* What a walk meets. */
+static uint32_t count(const struct sml_topics *topics)
+{
+    const struct sml_topic *topic = NULL;
+    uint32_t met = 0;
+
+    while ((topic = sml_topics_next(topics, topic)) != NULL)
+        met++;
+    return met;
+}
+
+/* Of what a table allocates for itself the n-th fails, for every n: the topics are there. */
 static void no_room_to_grow(void **state)
 {
+    enum { NUMBERS = 6000 };
     struct sml_mem mem = { some_alloc, some_release, NULL };
-    struct sml_topics topics;
-    uint32_t number = 0;
 
     (void)state;
-    for (int passes = 0; passes < 3; passes++) {
+    for (int passes = 0; passes < 40; passes++) {
+        struct sml_topics topics;
+        uint32_t number, added = 0;
+
         sml_topics_init(&topics, &mem);
-        left = passes; /* topic, list of segments, segment */
-        assert_null(sml_topics_add(&topics, 1, id_of(&number)));
+        left = INT32_MAX;
+        if (passes == 0) {
+            left = 0;
+            assert_null(sml_topics_add(&topics, 1, id_of(&added)));
+            left = 1; /* the young ones' table, and no topic */
+            assert_null(sml_topics_add(&topics, 1, id_of(&added)));
+            left = INT32_MAX;
+        }
+        for (number = 0; number < NUMBERS; number++) {
+            left = number >= 1024 ? 1 + (passes + (int)number) % 4 : INT32_MAX;
+            assert_non_null(sml_topics_add(&topics, hash_of(number), id_of(&number)));
+        }
+        left = INT32_MAX;
+        assert_int_equal(count(&topics), NUMBERS);
+        for (number = 0; number < NUMBERS; number++)
+            sml_topics_trim(&topics, sml_topics_find(&topics, hash_of(number), id_of(&number)));
+        assert_int_equal(topics.count, 0);
         sml_topics_fini(&topics);
     }
-    sml_topics_init(&topics, &mem);
-    left = 3 + 600 - 1;
-    for (number = 0; number < 600; number++) {
-        struct sml_topic *topic;
-
-        topic = sml_topics_add(&topics, hash_of(number), id_of(&number));
-        if (number == 512) /* the next segment is not to be had now, and later it is */
-            left = 600 - 513;
-        if (topic == NULL)
-            break;
-    }
-    for (uint32_t i = 0; i < number; i++)
-        sml_topics_trim(&topics, sml_topics_find(&topics, hash_of(i), id_of(&i)));
-    assert_int_equal(topics.count, 0);
-    sml_topics_fini(&topics);
 }
 
 int main(void)
