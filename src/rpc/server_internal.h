@@ -18,8 +18,8 @@
  *                    `fresh_lock` stands in for connections that have no session yet.
  *   queue_lock       run queue, methods' counts, threads' roles, session timers, the posted list
  *   pool_lock        write buffers; and the committer's list of sessions
- * A lock of whoever asked for a receipt (struct sml_reply_receipt) comes after a stripe, and nothing
- * after it.
+ * A lock of whoever asked for a receipt (struct sml_reply_receipt) comes after a stripe, and
+ * nothing after it.
  * "Leader's" below means: touched only by the thread that is the leader; the role itself is handed
  * over under queue_lock, and only while the old leader is inside a handler.
  * Handlers, callbacks and the log hook run without any lock. */
