@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <semel/loop.h>
 
+#include "os/bell.h"
 #include "os/clock.h"
 #include "os/thread.h"
 
@@ -50,6 +51,20 @@ static inline void loop_until(struct semel_loop *loop, const int *counter, int w
         ok(semel_loop_dispatch(loop));
     }
 }
+
+/* For tests that are linked with --wrap=sml_bell_ring: rings that hang back, so that what may
+ * happen between a post, or a stop, and its ring does happen. */
+#define LOOP_KIT_SLOW_BELLS                                                                        \
+    static _Atomic bool slow_bells;                                                                \
+    void __real_sml_bell_ring(const struct sml_bell *bell);                                        \
+    void __wrap_sml_bell_ring(const struct sml_bell *bell);                                        \
+    void __wrap_sml_bell_ring(const struct sml_bell *bell)                                         \
+    {                                                                                              \
+        if (atomic_load(&slow_bells))                                                              \
+            (void)usleep(1000);                                                                    \
+        __real_sml_bell_ring(bell);                                                                \
+    }                                                                                              \
+    _Static_assert(1, "")
 
 /* A callback that counts. */
 static inline void count(void *counter)

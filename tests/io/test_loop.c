@@ -10,6 +10,8 @@
 
 #include "base/executor.h"
 
+LOOP_KIT_SLOW_BELLS;
+
 /* ---- created and destroyed ---- */
 
 static void nothing_is_left_of_a_loop(void **state)
@@ -207,11 +209,13 @@ static void a_loop_may_be_destroyed_as_soon_as_it_stopped(void **state)
     (void)state;
     for (int i = 0; i < 2000; i++) {
         struct semel_loop *loop = loop_make();
+        struct semel_task task = SEMEL_TASK_INIT(count, &(int){ 0 });
         struct sml_thread thread;
 
+        atomic_store(&slow_bells, i < 100);
         ok(sml_thread_create(&thread, "run", 0, run_and_destroy, loop));
         if (i % 2)
-            sml_thread_yield();
+            ok(semel_loop_post(loop, &task)); /* so that it may be awake */
         semel_loop_stop(loop);
         sml_thread_join(&thread);
     }

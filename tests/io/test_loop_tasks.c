@@ -2,6 +2,8 @@
 /* Tasks: their order, who runs them, and what the descriptor says meanwhile. */
 #include "io/loop_kit.h"
 
+LOOP_KIT_SLOW_BELLS;
+
 /* ---- one thread ---- */
 
 #define MANY 5000
@@ -171,6 +173,49 @@ static void a_task_may_free_itself(void **state)
 }
 
 /* ---- a thread's posts stay in order, from inside and outside of the loop ---- */
+
+struct inside {
+    struct semel_loop *loop;
+    struct numbered *all;
+};
+
+static void post_second(void *user)
+{
+    struct inside *inside = user;
+
+    ok(semel_loop_post(inside->loop, &inside->all[1].task));
+}
+
+/* The first is posted outside, and not taken yet when a timer posts the second. */
+static void what_is_posted_inside_does_not_overtake(void **state)
+{
+    int next = 0;
+    struct inside inside = { loop_make(), numbered_make(&next) };
+
+    (void)state;
+    ok(semel_loop_timer(inside.loop, 0, post_second, &inside, NULL));
+    assert_true(loop_tells_within(inside.loop, 60000));
+    ok(semel_loop_post(inside.loop, &inside.all[0].task));
+    loop_until(inside.loop, &next, 2);
+    ok(semel_loop_destroy(inside.loop));
+    free(inside.all);
+}
+
+static void tasks_that_post_themselves_let_others_through(void **state)
+{
+    struct again again = { .loop = loop_make(), .end = 1000000 };
+    int calls = 0;
+    struct semel_task other = SEMEL_TASK_INIT(count, &calls);
+
+    (void)state;
+    again.task = (struct semel_task)SEMEL_TASK_INIT(post_again, &again);
+    ok(semel_loop_post(again.loop, &again.task));
+    ok(semel_loop_dispatch(again.loop));
+    ok(semel_loop_post(again.loop, &other));
+    ok(semel_loop_dispatch(again.loop));
+    assert_int_equal(calls, 1);
+    ok(semel_loop_destroy(again.loop));
+}
 
 struct mixed {
     struct semel_loop *loop;
@@ -417,6 +462,15 @@ static void end_loop(void *user)
 
 static void run_until_destroyed(void *loop)
 {
+    /* It looks for tasks all the time, also between a post and its ring. */
+    for (enum semel_status s = SEMEL_OK; s != SEMEL_STOPPED;) {
+        s = semel_loop_dispatch(loop);
+        assert_true(s == SEMEL_OK || s == SEMEL_STOPPED);
+    }
+}
+
+static void run_asleep_until_destroyed(void *loop)
+{
     assert_int_equal(semel_loop_run(loop), SEMEL_STOPPED);
 }
 
@@ -429,9 +483,9 @@ static void a_posted_task_may_destroy_the_loop(void **state)
         struct sml_thread thread;
 
         last.task = (struct semel_task)SEMEL_TASK_INIT(end_loop, &last);
-        ok(sml_thread_create(&thread, "run", 0, run_until_destroyed, last.loop));
-        if (i % 2)
-            sml_thread_yield();
+        atomic_store(&slow_bells, i < 100);
+        ok(sml_thread_create(&thread, "run", 0,
+                             i % 2 ? run_until_destroyed : run_asleep_until_destroyed, last.loop));
         ok(semel_loop_post(last.loop, &last.task));
         sml_thread_join(&thread);
     }
@@ -445,6 +499,8 @@ int main(void)
         cmocka_unit_test(a_task_may_post_itself),
         cmocka_unit_test(a_dispatch_is_bounded),
         cmocka_unit_test(a_task_may_free_itself),
+        cmocka_unit_test(what_is_posted_inside_does_not_overtake),
+        cmocka_unit_test(tasks_that_post_themselves_let_others_through),
         cmocka_unit_test(posts_of_a_thread_keep_their_order),
         cmocka_unit_test(every_post_runs_once_under_run),
         cmocka_unit_test(the_descriptor_tells_exactly_while_tasks_wait),

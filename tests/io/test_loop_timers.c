@@ -4,6 +4,7 @@
 
 #include "base/executor.h"
 #include "os/clock.h"
+#include "os/epoll.h"
 
 struct shot {
     struct semel_loop *loop;
@@ -113,6 +114,41 @@ static void run_hands_timers_to_the_descriptor_and_back(void **state)
     loop_until(shot.loop, &second.calls, 1);
     loop_settle(shot.loop);
     ok(semel_loop_destroy(shot.loop));
+}
+
+static void stop_loop(void *loop)
+{
+    semel_loop_stop(loop);
+}
+
+static int waits;
+
+int __real_sml_epoll_wait(struct sml_epoll *epoll, struct epoll_event *out_events, int count_max,
+                          uint64_t deadline_ns);
+int __wrap_sml_epoll_wait(struct sml_epoll *epoll, struct epoll_event *out_events, int count_max,
+                          uint64_t deadline_ns);
+
+int __wrap_sml_epoll_wait(struct sml_epoll *epoll, struct epoll_event *out_events, int count_max,
+                          uint64_t deadline_ns)
+{
+    waits++;
+    return __real_sml_epoll_wait(epoll, out_events, count_max, deadline_ns);
+}
+
+/* Nothing that was armed before, and has fired, keeps a loop awake. */
+static void run_sleeps_between_timers(void **state)
+{
+    struct semel_loop *loop = loop_make();
+    int calls = 0;
+
+    (void)state;
+    ok(semel_loop_timer(loop, 5, count, &calls, NULL));
+    ok(semel_loop_timer(loop, 100, stop_loop, loop, NULL));
+    waits = 0;
+    ok(semel_loop_run(loop));
+    assert_int_equal(calls, 1);
+    assert_in_range(waits, 2, 6);
+    ok(semel_loop_destroy(loop));
 }
 
 #define TIMERS 500
@@ -292,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_timer_fires_once_and_never_early),
         cmocka_unit_test(the_descriptor_tells_of_a_timer_exactly_when_it_is_due),
         cmocka_unit_test(run_hands_timers_to_the_descriptor_and_back),
+        cmocka_unit_test(run_sleeps_between_timers),
         cmocka_unit_test(many_timers_fire_in_order),
         cmocka_unit_test(a_callback_may_cancel_itself_and_others),
         cmocka_unit_test(a_dispatch_does_not_run_timers_for_ever),
