@@ -24,6 +24,14 @@ static void draw_key(struct semel_client *client, char out[33])
     out[32] = '\0';
 }
 
+/* May the file be given something? Lock held. */
+static enum semel_status is_usable(const struct sml_client_outbox *outbox)
+{
+    if (outbox->broken)
+        return outbox->status;
+    return outbox->stop ? SEMEL_STOPPED : SEMEL_OK;
+}
+
 /* Until the operation that is under way is over, or the file is of no more use; lock held. */
 static enum semel_status await(struct sml_client_outbox *outbox, struct sml_posted *posted,
                                uint64_t *out_id)
@@ -44,6 +52,16 @@ static enum semel_status await(struct sml_client_outbox *outbox, struct sml_post
     return status;
 }
 
+/* One of that name whose result is just being accepted is no longer there; lock held. */
+static void await_forgotten(struct sml_client_outbox *outbox, const struct sml_call *call)
+{
+    struct sml_posted *other;
+
+    while ((other = sml_outbox_find(outbox, call)) != NULL &&
+           other->state == SML_POSTED_FORGETTING && is_usable(outbox) == SEMEL_OK)
+        (void)await(outbox, other, NULL);
+}
+
 /* The queue is to have it, as POSTING or FORGETTING; lock held. */
 static void begin(struct sml_client_outbox *outbox, struct sml_posted *posted,
                   enum sml_posted_state state)
@@ -61,14 +79,6 @@ static enum semel_status check(struct semel_client *client)
     if (!sml_origin_is_mine(&client->origin))
         return SEMEL_FORKED;
     return sml_client_in_callback(client) || sml_in_transaction() ? SEMEL_WOULD_DEADLOCK : SEMEL_OK;
-}
-
-/* May the file be given something? Lock held. */
-static enum semel_status is_usable(const struct sml_client_outbox *outbox)
-{
-    if (outbox->broken)
-        return outbox->status;
-    return outbox->stop ? SEMEL_STOPPED : SEMEL_OK;
 }
 
 /* `posted` moves in if there is none of its name, which *out_other then is. Lock held. */
@@ -127,7 +137,7 @@ enum semel_status semel_client_post(struct semel_client *client, const char *met
     }
     outbox = client->outbox;
     record =
-        (struct sml_posted_record){ .posted_ms = sml_outbox_wall_ms(),
+        (struct sml_posted_record){ .posted_ms = sml_outbox_clock_ms(outbox),
                                     .method = { call.method, call.method_bytes },
                                     .content_type = { call.content_type, call.content_type_bytes },
                                     .key = { call.key, call.key_bytes },
@@ -137,6 +147,7 @@ enum semel_status semel_client_post(struct semel_client *client, const char *met
     if (posted == NULL)
         return SEMEL_NO_MEMORY;
     sml_mutex_lock(&outbox->lock);
+    await_forgotten(outbox, &posted->record.call);
     status = enqueue(outbox, posted, &found);
     if (found != posted)
         sml_posted_unref(posted);
@@ -214,7 +225,7 @@ enum semel_status semel_client_next_result(struct semel_client *client, int64_t 
         sml_mutex_unlock(&outbox->lock);
         over = terminal(client);
         sml_mutex_lock(&outbox->lock);
-        if (sml_list_empty(&outbox->ready) && over == SEMEL_OK)
+        if (sml_list_empty(&outbox->ready) && !outbox->broken && over == SEMEL_OK)
             in_time = sml_cond_wait_until(&outbox->changed, &outbox->lock, until);
     }
     outbox->waiting--;

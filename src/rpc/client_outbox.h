@@ -74,7 +74,9 @@ struct sml_client_outbox {
     bool save_wanted, stop, broken;
     enum semel_status status; /* broken: why */
     uint64_t retry_at;
-    uint64_t wall_seen;                /* ms */
+    struct {
+        uint64_t base, since; /* ms: what it showed when the boot clock showed that */
+    } clock;
     uint32_t waiting;                  /* threads */
     struct sml_link_identity identity; /* to be saved */
     /* The thread's. */
@@ -90,13 +92,15 @@ static inline struct sml_posted *sml_posted_of(struct sml_list *link)
 
 /* --- client_outbox_open.c ----------------------------------------------------------------- */
 
-uint64_t sml_outbox_wall_ms(void);
+/* The outbox's clock: the date when it was opened, but never behind what the file knows, and then the
+ * time that has passed, asleep or not. */
+uint64_t sml_outbox_clock_ms(const struct sml_client_outbox *outbox);
 /* By which a server's address is found again in another list. */
 uint64_t sml_outbox_address_hash(const struct semel_client *client, uint32_t address);
 /* With one reference; NULL: no memory. */
 struct sml_posted *sml_posted_make(const struct sml_posted_record *record);
 /* The machine is to take it as new. */
-void sml_posted_renew(struct sml_posted *posted, uint64_t age_ms);
+void sml_posted_renew(struct sml_posted *posted);
 /* Make what its call's verdict points to its own. False: no memory. */
 bool sml_posted_keep_verdict(struct sml_posted *posted);
 /* Lock held, from here on. Among all, with its reference; and out of all again, without. */

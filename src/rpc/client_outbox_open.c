@@ -7,12 +7,17 @@
 #include "os/clock.h"
 #include "rpc/client_outbox.h"
 
-uint64_t sml_outbox_wall_ms(void)
+static uint64_t clock_ms(clockid_t clock)
 {
     struct timespec t;
 
-    (void)clock_gettime(CLOCK_REALTIME, &t);
+    (void)clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+uint64_t sml_outbox_clock_ms(const struct sml_client_outbox *outbox)
+{
+    return outbox->clock.base + (clock_ms(CLOCK_BOOTTIME) - outbox->clock.since);
 }
 
 uint64_t sml_outbox_address_hash(const struct semel_client *client, uint32_t address)
@@ -76,7 +81,7 @@ void sml_posted_unref(struct sml_posted *posted)
     free(posted);
 }
 
-void sml_posted_renew(struct sml_posted *posted, uint64_t age_ms)
+void sml_posted_renew(struct sml_posted *posted)
 {
     struct sml_call fresh = { .method = posted->record.call.method,
                               .content_type = posted->record.call.content_type,
@@ -84,7 +89,6 @@ void sml_posted_renew(struct sml_posted *posted, uint64_t age_ms)
                               .body = posted->record.call.body,
                               .body_bytes = posted->record.call.body_bytes,
                               .deadline = SML_NEVER,
-                              .key_age_ms = age_ms,
                               .method_bytes = posted->record.call.method_bytes,
                               .content_type_bytes = posted->record.call.content_type_bytes,
                               .key_bytes = posted->record.call.key_bytes,
@@ -100,10 +104,6 @@ void sml_posted_renew(struct sml_posted *posted, uint64_t age_ms)
 bool sml_posted_keep_verdict(struct sml_posted *posted)
 {
     struct sml_call *call = &posted->record.call;
-    struct semel_bytes *const parts[] = { &posted->verdict.text, &posted->verdict.detail,
-                                          &posted->verdict.trace, &posted->verdict.body };
-    size_t bytes = 0;
-    uint8_t *at;
 
     posted->verdict = call->verdict;
     if (call->reply) {
@@ -111,16 +111,10 @@ bool sml_posted_keep_verdict(struct sml_posted *posted)
         call->reply = NULL;
         return true;
     }
-    for (size_t i = 0; i < 4; i++)
-        bytes += parts[i]->size;
-    posted->reply = at = malloc(bytes + 1);
-    if (at == NULL)
+    posted->reply = malloc(sml_verdict_bytes(&posted->verdict) + 1);
+    if (posted->reply == NULL)
         return false;
-    for (size_t i = 0; i < 4; i++) {
-        if (parts[i]->size > 0)
-            parts[i]->data = memcpy(at, parts[i]->data, parts[i]->size);
-        at += parts[i]->size;
-    }
+    sml_verdict_place(&posted->verdict, posted->reply);
     return true;
 }
 
@@ -238,6 +232,7 @@ static bool load_call(uint64_t id, struct semel_bytes call, struct semel_bytes r
         loading->status = SEMEL_NO_MEMORY;
         return false;
     }
+    outbox->clock.base = sml_time_max(outbox->clock.base, record.posted_ms);
     posted->id = id;
     sml_outbox_enter(outbox, posted);
     sml_outbox_enter_id(outbox, posted);
@@ -247,7 +242,7 @@ static bool load_call(uint64_t id, struct semel_bytes call, struct semel_bytes r
         sml_list_push_back(&outbox->ready, &posted->link);
         return load_result(posted, result, loading);
     }
-    sml_posted_renew(posted, sml_posted_age_ms(record.posted_ms, outbox->wall_seen));
+    sml_posted_renew(posted);
     posted->state = SML_POSTED_AGAIN;
     outbox->client->link.keyed_outside++;
     outbox->outstanding++;
@@ -276,11 +271,12 @@ static enum semel_status load(struct semel_client *client)
 
     if (status != SEMEL_OK)
         return status;
-    outbox->wall_seen = sml_outbox_wall_ms();
+    outbox->clock.base = clock_ms(CLOCK_REALTIME);
+    outbox->clock.since = clock_ms(CLOCK_BOOTTIME);
     if (size > 0) {
         if (sml_identity_record_decode(semel_bytes(bytes, size), &identity) != NULL)
             return SEMEL_STORE_CORRUPT;
-        outbox->wall_seen = sml_time_max(outbox->wall_seen, identity.wall_ms);
+        outbox->clock.base = sml_time_max(outbox->clock.base, identity.wall_ms);
         identity.identity.address = find_address(client, identity.address_hash);
         sml_link_restore(&client->link, &identity.identity);
     }

@@ -106,18 +106,22 @@ static enum sml_stored write_all(struct sml_client_outbox *outbox, struct sml_li
 /* Into the machine. False: it takes none now. */
 static bool submit(struct semel_client *client, struct sml_posted *posted)
 {
-    bool taken, again = posted->record.call.rerun;
+    struct sml_call *call = &posted->record.call;
+    bool taken, again = call->rerun;
 
+    if (again)
+        call->key_age_ms =
+            sml_posted_age_ms(posted->posted_ms, sml_outbox_clock_ms(client->outbox));
     sml_mutex_lock(&client->lock);
     client->now = sml_clock_now();
     client->inside++;
-    taken = sml_link_submit(&client->link, &posted->record.call, client->now) == SEMEL_OK;
+    taken = sml_link_submit(&client->link, call, client->now) == SEMEL_OK;
     if (taken) {
         client->in_flight++;
         client->counters.calls_started++;
         client->link.keyed_outside -= again;
         if (posted->withdrawn)
-            sml_caller_cancel(&client->link.caller, &posted->record.call, client->now);
+            sml_caller_cancel(&client->link.caller, call, client->now);
         sml_client_write(client, true);
     }
     sml_client_leave_with_done(client);
@@ -332,6 +336,20 @@ static uint64_t take(struct sml_client_outbox *outbox, struct sml_list *taken, u
     return until;
 }
 
+/* Whoever waits for the file to take something waits for nothing; lock held. */
+static void refuse_rest(struct sml_client_outbox *outbox)
+{
+    struct sml_list *node, *next;
+
+    for (node = outbox->queue.next; node != &outbox->queue; node = next) {
+        next = node->next;
+        if (!sml_posted_of(node)->under_way)
+            continue;
+        sml_list_remove(node);
+        give_up(outbox, sml_posted_of(node), SEMEL_STOPPED);
+    }
+}
+
 void sml_outbox_main(void *arg)
 {
     struct sml_client_outbox *outbox = arg;
@@ -352,11 +370,10 @@ void sml_outbox_main(void *arg)
             continue;
         }
         outbox->save_wanted = false;
-        outbox->wall_seen = sml_time_max(outbox->wall_seen, sml_outbox_wall_ms());
         identity = (struct sml_identity_record){
             .identity = outbox->identity,
             .address_hash = sml_outbox_address_hash(outbox->client, outbox->identity.address),
-            .wall_ms = outbox->wall_seen,
+            .wall_ms = sml_outbox_clock_ms(outbox),
         };
         sml_mutex_unlock(&outbox->lock);
         settle(outbox, &taken, save, write_all(outbox, &taken, save ? &identity : NULL));
@@ -364,6 +381,7 @@ void sml_outbox_main(void *arg)
         if (outbox->stop && outbox->retry_at > sml_clock_now())
             break; /* the next process will find what could not be written */
     }
+    refuse_rest(outbox);
     sml_mutex_unlock(&outbox->lock);
 }
 
@@ -438,9 +456,7 @@ void sml_client_outbox_ended(struct semel_client *client, struct sml_call *call,
     } else if (!again) {
         posted->state = SML_POSTED_PARKED;
     } else {
-        sml_posted_renew(posted,
-                         sml_posted_age_ms(posted->posted_ms,
-                                           sml_time_max(outbox->wall_seen, sml_outbox_wall_ms())));
+        sml_posted_renew(posted);
         posted->state = SML_POSTED_AGAIN;
         posted->again_at = now + SML_OUTBOX_RETRY;
         sml_list_push_back(&outbox->queue, &posted->link);

@@ -53,6 +53,33 @@ void sml_commit_wake(struct sml_commit *commit)
         sml_futex_wake(&commit->word, 1);
 }
 
+/* Is there so little to forget, and nothing else to store, that it has time? */
+static bool has_time(const struct sml_session *session)
+{
+    const struct sml_callee *callee = &session->callee;
+
+    return !sml_callee_has_urgent_change(callee) && !sml_session_has_change(session) &&
+           callee->dropped_count < SML_FORGET_CALLS &&
+           callee->dropped_count < callee->limits.window;
+}
+
+/* To the committer's lists, where it is not in its hands. */
+static void enlist(struct sml_commit *commit, struct sml_served *served)
+{
+    bool late = has_time(served->session);
+
+    if (served->queued && (!served->late || late))
+        return;
+    sml_mutex_lock(&commit->lock);
+    if (!served->queued || sml_list_linked(&served->commit_link)) {
+        sml_list_remove(&served->commit_link);
+        sml_list_push_back(late ? &commit->late : &commit->dirty, &served->commit_link);
+        served->late = late;
+    }
+    served->queued = true;
+    sml_mutex_unlock(&commit->lock);
+}
+
 void sml_commit_touch(struct sml_served *served)
 {
     struct sml_commit *commit = &served->server->commit;
@@ -65,12 +92,7 @@ void sml_commit_touch(struct sml_served *served)
         sml_callee_has_urgent_change(&session->callee) || sml_session_has_urgent_change(session);
     if (!urgent && !sml_callee_has_change(&session->callee) && !sml_session_has_change(session))
         return;
-    if (!served->queued) {
-        served->queued = true;
-        sml_mutex_lock(&commit->lock);
-        sml_list_push_back(&commit->dirty, &served->commit_link);
-        sml_mutex_unlock(&commit->lock);
-    }
+    enlist(commit, served);
     if (urgent) {
         atomic_store(&commit->urgent, true);
         sml_commit_wake(commit);
@@ -127,12 +149,15 @@ static void pull_session(struct sml_commit *commit, struct part *part)
     commit->arena_used += part->record_bytes;
 }
 
-/* What there is to store of one session, as far as the batch has room. False: no memory. */
-static bool pull(struct sml_commit *commit, struct sml_served *served)
+/* What there is to store of one session, as far as the batch has room; what it has time for only if
+ * that is wanted. False: no memory. */
+static bool pull(struct sml_commit *commit, struct sml_served *served, bool all)
 {
     struct sml_batch_of_changes *batch = commit->batch;
     struct part *part = &batch->parts[batch->part_count];
     struct sml_session *session = served->session;
+    bool forget = all || session->callee.dropped_count >= SML_FORGET_CALLS ||
+                  session->callee.dropped_count >= session->callee.limits.window;
     struct entry *entry;
 
     *part = (struct part){ .served = served, .first = batch->entry_count };
@@ -141,6 +166,7 @@ static bool pull(struct sml_commit *commit, struct sml_served *served)
         return false;
     }
     while (batch->entry_count < SML_BATCH_CHANGES &&
+           (forget || sml_callee_has_urgent_change(&session->callee)) &&
            (batch->urgent < SML_BATCH_CALLS || !sml_callee_has_urgent_change(&session->callee))) {
         entry = &batch->entries[batch->entry_count];
         memset(entry, 0, sizeof *entry);
@@ -166,7 +192,16 @@ static struct sml_served *next_dirty(struct sml_commit *commit)
     return node ? SML_CONTAINER(node, struct sml_served, commit_link) : NULL;
 }
 
-void sml_commit_collect(struct sml_commit *commit)
+/* From now on nobody has time. */
+static void hurry(struct sml_commit *commit)
+{
+    atomic_store(&commit->lazy_since, 0);
+    sml_mutex_lock(&commit->lock);
+    sml_list_move_all(&commit->dirty, &commit->late);
+    sml_mutex_unlock(&commit->lock);
+}
+
+void sml_commit_collect(struct sml_commit *commit, bool all)
 {
     struct sml_batch_of_changes *batch = commit->batch;
     struct sml_served *served;
@@ -176,15 +211,17 @@ void sml_commit_collect(struct sml_commit *commit)
     batch->part_count = batch->entry_count = batch->urgent = 0;
     commit->arena_used = 0;
     atomic_store(&commit->urgent, false);
-    atomic_store(&commit->lazy_since, 0);
+    if (all)
+        hurry(commit);
     while (room && (served = next_dirty(commit)) != NULL) {
         parts = batch->part_count;
         sml_mutex_lock(served->lock);
-        room = pull(commit, served) && batch->part_count < SML_BATCH_SESSIONS &&
+        room = pull(commit, served, all) && batch->part_count < SML_BATCH_SESSIONS &&
                batch->entry_count < SML_BATCH_CHANGES && batch->urgent < SML_BATCH_CALLS;
         /* One that has a part stays marked until the part is told of, so that no batch has two of
          * one session: `base` in its record is that of what was pulled with it. */
         served->queued = batch->part_count > parts;
+        served->late = false;
         sml_commit_touch(served);
         done = sml_served_done(served); /* it ended before there was anything of it to store */
         sml_mutex_unlock(served->lock);
@@ -196,12 +233,10 @@ void sml_commit_collect(struct sml_commit *commit)
         atomic_store(&commit->urgent, true);
 }
 
-/* A request that will not start: its call has its verdict, or is gone. Its stripe is held, and
- * released on return. */
-static void drop(struct semel_request *request)
+/* A request that will not start: its call has its verdict, or is gone. Its stripe is held. */
+static void recycle(struct semel_request *request)
 {
     struct semel_server *server = request->server;
-    struct sml_served *served = request->served;
 
     request->in = NULL;
     sml_info_unref(request->info);
@@ -209,6 +244,14 @@ static void drop(struct semel_request *request)
     sml_queue_unstarted_locked(server, request);
     sml_server_recycle_locked(server, request);
     sml_mutex_unlock(&server->queue_lock);
+}
+
+/* The same; the stripe is released on return. */
+static void drop(struct semel_request *request)
+{
+    struct sml_served *served = request->served;
+
+    recycle(request);
     sml_commit_touch(served);
     sml_commit_write(served);
 }
@@ -351,6 +394,58 @@ enum sml_stored sml_commit_apply_changes(struct sml_commit *commit)
     return stored;
 }
 
+static void succeeded(struct sml_commit *commit)
+{
+    atomic_fetch_add_explicit(&commit->totals.commits, 1, memory_order_relaxed);
+    if (commit->complained)
+        sml_server_log(commit->server, SEMEL_LOG_INFO, "the store works again");
+    commit->complained = false;
+}
+
+static bool writes(const struct entry *entry)
+{
+    const struct sml_incoming *in = entry->change.in;
+
+    switch (entry->change.kind) {
+    case SML_CHANGE_START: /* what its key has answered, or holds back, was only read */
+        return entry->key.state == SML_KEY_FREE;
+    case SML_CHANGE_LEAVE:
+        return in->row != 0 || (in->key_bytes > 0 && !in->answered);
+    case SML_CHANGE_AGAIN:
+    case SML_CHANGE_END:
+    case SML_CHANGE_FORGET:
+        break;
+    }
+    return true;
+}
+
+bool sml_commit_wrote(const struct sml_commit *commit)
+{
+    const struct sml_batch_of_changes *batch = commit->batch;
+
+    for (uint32_t p = 0; p < batch->part_count; p++)
+        if (batch->parts[p].change != SML_SESSION_SAME)
+            return true;
+    for (uint32_t i = 0; i < batch->entry_count; i++)
+        if (writes(&batch->entries[i]))
+            return true;
+    return false;
+}
+
+enum sml_stored sml_commit_end(struct sml_commit *commit, bool wrote)
+{
+    enum sml_stored stored;
+
+    if (!wrote) {
+        commit->store->ops->rollback(commit->store);
+        return SML_STORED;
+    }
+    stored = commit->store->ops->commit(commit->store);
+    if (stored == SML_STORED)
+        succeeded(commit);
+    return stored;
+}
+
 /* --- telling ----------------------------------------------------------------------------- */
 
 void sml_commit_write(struct sml_served *served)
@@ -383,12 +478,7 @@ static void tell_keyed(struct sml_served *served, struct entry *entry)
                           entry->key.proven);
     else
         sml_callee_postpone(callee, entry->change.in, server->busy_ms);
-    request->in = NULL;
-    sml_info_unref(request->info);
-    sml_mutex_lock(&server->queue_lock);
-    sml_queue_unstarted_locked(server, request);
-    sml_server_recycle_locked(server, request);
-    sml_mutex_unlock(&server->queue_lock);
+    recycle(request);
 }
 
 /* What became of one session's changes. Requests whose start is stored go to `started`. */
@@ -409,7 +499,9 @@ static void tell_part(struct sml_commit *commit, struct part *part, bool committ
             tell_keyed(served, entry);
             continue;
         }
-        sml_callee_recorded(callee, &entry->change, entry->row, committed);
+        entry->change.in->begun |= committed && entry->key.begun;
+        if (!sml_callee_recorded(callee, &entry->change, entry->row, committed))
+            recycle(request);
         if (start && committed)
             sml_list_push_front(started, &request->link);
         else if (!committed && entry->key.reply)
@@ -483,32 +575,22 @@ void sml_commit_trouble(struct sml_commit *commit, enum sml_stored stored)
     commit->complained = true;
 }
 
-void sml_commit_succeeded(struct sml_commit *commit)
-{
-    atomic_fetch_add_explicit(&commit->totals.commits, 1, memory_order_relaxed);
-    if (commit->complained)
-        sml_server_log(commit->server, SEMEL_LOG_INFO, "the store works again");
-    commit->complained = false;
-}
-
 /* --- rounds ------------------------------------------------------------------------------ */
 
 /* The changes that there are, in a transaction of their own. */
-static void commit_changes(struct sml_commit *commit)
+static void commit_changes(struct sml_commit *commit, bool all)
 {
     enum sml_stored stored;
 
-    sml_commit_collect(commit);
+    sml_commit_collect(commit, all);
     if (commit->batch->part_count == 0)
         return;
     stored = commit->store->ops->begin(commit->store);
     if (stored == SML_STORED)
         stored = sml_commit_apply_changes(commit);
     if (stored == SML_STORED)
-        stored = commit->store->ops->commit(commit->store);
-    if (stored == SML_STORED)
-        sml_commit_succeeded(commit);
-    else
+        stored = sml_commit_end(commit, sml_commit_wrote(commit));
+    if (stored != SML_STORED)
         sml_commit_trouble(commit, stored);
     if (stored != SML_STORE_UNKNOWN)
         sml_commit_answer(commit, stored == SML_STORED);
@@ -585,17 +667,23 @@ static bool sleep_until(struct sml_commit *commit, uint64_t until, bool deep)
     return result == SML_FUTEX_TIMED_OUT;
 }
 
-static void round_of(struct sml_commit *commit, uint64_t now)
+/* Has what is lazy waited long enough? */
+static bool is_late(struct sml_commit *commit, uint64_t now)
 {
     uint64_t lazy = atomic_load(&commit->lazy_since);
 
+    return lazy != 0 && now >= lazy + SML_LAZY_NS;
+}
+
+static void round_of(struct sml_commit *commit, uint64_t now)
+{
     begin_starts(commit);
     if (atomic_load(&commit->urgent))
-        commit_changes(commit);
+        commit_changes(commit, is_late(commit, now));
     if (atomic_load(&commit->broken))
         return;
-    if (!sml_commit_transactions(commit) && lazy != 0 && now >= lazy + SML_LAZY_NS)
-        commit_changes(commit);
+    if (!sml_commit_transactions(commit, is_late(commit, now)) && is_late(commit, now))
+        commit_changes(commit, true);
     if (commit->purge_at <= now && !atomic_load(&commit->broken))
         purge_keys(commit, now);
 }
@@ -606,11 +694,11 @@ static void finish(struct sml_commit *commit)
     for (int tries = 0; tries < 3 && !atomic_load(&commit->broken);) {
         commit->retry_at = 0;
         sml_mutex_lock(&commit->lock);
-        bool empty = sml_list_empty(&commit->dirty);
+        bool empty = sml_list_empty(&commit->dirty) && sml_list_empty(&commit->late);
         sml_mutex_unlock(&commit->lock);
         if (empty)
             break;
-        commit_changes(commit);
+        commit_changes(commit, true);
         tries += commit->retry_at != 0;
     }
     if (!atomic_load(&commit->broken))
@@ -655,6 +743,7 @@ enum semel_status sml_commit_init(struct sml_commit *commit, struct semel_server
         return SEMEL_NO_MEMORY;
     sml_mutex_init(&commit->lock);
     sml_list_init(&commit->dirty);
+    sml_list_init(&commit->late);
     commit->store = store;
     commit->key_retention_ms = key_retention_ms;
     commit->purge_at = sml_time_add(sml_clock_now(), SML_PURGE_NS);

@@ -9,7 +9,8 @@
  * transaction of their own, so that no handler can hold them up. Then, if transactional calls wait,
  * another one, in which their handlers run one after the other, each inside a savepoint, until
  * there are SML_BATCH_CALLS or SML_BATCH_NS have passed. Records of released calls are forgotten in
- * whichever comes next, or after SML_LAZY_NS by themselves.
+ * whichever comes next once a session has SML_FORGET_CALLS of them, so that a lone caller's commits
+ * write no page for it, or all after SML_LAZY_NS.
  *
  * A transaction that is not committed says nothing of its calls: changes are pulled again, and
  * transactional calls run again one by one, until the one that spoils every transaction is found.
@@ -30,6 +31,7 @@
 #define SML_BATCH_SESSIONS 256
 #define SML_BATCH_NS 2000000   /* transactional handlers run in one transaction */
 #define SML_LAZY_NS 25000000   /* until what is released is forgotten */
+#define SML_FORGET_CALLS 16    /* or until there are so many of one session */
 #define SML_RETRY_NS 100000000 /* after a transaction that the store did not take */
 #define SML_PURGE_NS 60000000000
 #define SML_PURGE_KEYS 256 /* in one transaction */
@@ -68,6 +70,7 @@ struct sml_commit {
     _Atomic uint32_t status; /* enum semel_status: why */
     struct sml_mutex lock;
     struct sml_list dirty;       /* lock: sessions with something to store */
+    struct sml_list late;        /* lock: sessions with little to forget, and nothing else */
     _Atomic bool urgent;         /* of these, somebody waits for some */
     _Atomic uint64_t lazy_since; /* since when some have waited; 0: none */
     /* The thread's. */
@@ -114,11 +117,14 @@ uint8_t *sml_commit_scratch(struct sml_commit *commit, size_t bytes);
 enum sml_stored sml_commit_put_call(struct sml_commit *commit, const struct sml_session *session,
                                     const struct sml_incoming *in, enum sml_call_record_state state,
                                     uint64_t *row);
+/* The store's clock, for a key that is kept from now on; never 0, which says that it is in use. */
+uint64_t sml_commit_kept_now(const struct sml_commit *commit);
 /* Of a keyed call: what its key says from now on. NOT_EXECUTED frees it. */
 enum sml_stored sml_commit_put_key(struct sml_commit *commit, const struct sml_session *session,
                                    const struct sml_incoming *in, bool ended);
 
-/* Its key says nothing any more of a call that has begun and will not end. */
+/* Of a call that has begun and will not end its key says nothing any more; or, if an earlier server
+ * began it, that whoever uses it next may not be the first. */
 enum sml_stored sml_commit_free_key(struct sml_commit *commit, const struct sml_session *session,
                                     const struct sml_incoming *in);
 
@@ -132,6 +138,7 @@ struct sml_key_answer {
     struct sml_verdict verdict;
     uint8_t *reply; /* the verdict's; of the session's memory */
     bool proven;
+    bool begun; /* FREE, but a call with it may have run: this one cannot end as not executed */
 };
 /* What a keyed call is told by its key, before it runs. */
 enum sml_stored sml_commit_ask_key(struct sml_commit *commit, struct sml_session *session,
@@ -139,17 +146,20 @@ enum sml_stored sml_commit_ask_key(struct sml_commit *commit, struct sml_session
 /* This caller may take no reply as large as that of the first one. The session's stripe is held. */
 void sml_commit_fit_answer(const struct sml_callee *callee, struct sml_key_answer *answer);
 
-/* commit_txn.c: run waiting transactional calls. Returns whether there were any. */
-bool sml_commit_transactions(struct sml_commit *commit);
+/* commit_txn.c: run waiting transactional calls, with the changes that there are; `all`: also those
+ * that have time. Returns whether there were any. */
+bool sml_commit_transactions(struct sml_commit *commit, bool all);
 
 /* commit.c, for commit_txn.c */
-/* Pull changes into the batch and write them into the open transaction. */
+/* Pull changes into the batch; and write them into the open transaction. */
 enum sml_stored sml_commit_apply_changes(struct sml_commit *commit);
-void sml_commit_collect(struct sml_commit *commit);
+void sml_commit_collect(struct sml_commit *commit, bool all);
 /* Tell the machines. */
 void sml_commit_answer(struct sml_commit *commit, bool committed);
-/* A transaction is durable. */
-void sml_commit_succeeded(struct sml_commit *commit);
+/* Have the batch's changes written anything? */
+bool sml_commit_wrote(const struct sml_commit *commit);
+/* Commit the open transaction; one in which nothing was written costs no sync. */
+enum sml_stored sml_commit_end(struct sml_commit *commit, bool wrote);
 /* A transaction was not committed; UNKNOWN ends the store. */
 void sml_commit_trouble(struct sml_commit *commit, enum sml_stored stored);
 /* Write what the session's connection is due; the stripe is held, and released on return. */

@@ -88,6 +88,24 @@ static bool is_its(const struct sml_key_record *record, const struct sml_session
     return record->xid == in->xid && (session->row == 0 || record->session == session->row);
 }
 
+uint64_t sml_commit_kept_now(const struct sml_commit *commit)
+{
+    return sml_time_max(commit->store->ops->clock_ms(commit->store), 1);
+}
+
+static enum sml_stored write_key(struct sml_commit *commit, const uint8_t hash[32],
+                                 const struct sml_key_record *record)
+{
+    size_t bytes = sml_key_record_bytes(record);
+    uint8_t *out = sml_commit_scratch(commit, bytes);
+
+    if (out == NULL)
+        return no_memory(commit);
+    sml_key_record_encode(record, out);
+    return commit->store->ops->put_key(commit->store, hash, record->kept_since,
+                                       semel_bytes(out, bytes));
+}
+
 enum sml_stored sml_commit_free_key(struct sml_commit *commit, const struct sml_session *session,
                                     const struct sml_incoming *in)
 {
@@ -106,15 +124,18 @@ enum sml_stored sml_commit_free_key(struct sml_commit *commit, const struct sml_
     if (why)
         return damaged(commit, why);
     /* It may be another call's by now, of a caller that came later. */
-    if (record.state == SML_CALL_STARTED && is_its(&record, session, in))
+    if (record.state != SML_CALL_STARTED || !is_its(&record, session, in))
+        return SML_STORED;
+    if (!in->begun)
         return ops->forget_key(commit->store, hash);
-    return SML_STORED;
+    record.state = SML_CALL_AGAIN;
+    record.kept_since = sml_commit_kept_now(commit);
+    return write_key(commit, hash, &record);
 }
 
 enum sml_stored sml_commit_put_key(struct sml_commit *commit, const struct sml_session *session,
                                    const struct sml_incoming *in, bool ended)
 {
-    const struct sml_store_ops *ops = commit->store->ops;
     struct sml_key_record record = { .principal = session->principal,
                                      .method = { in->method, in->method_bytes },
                                      .key = { in->key, in->key_bytes },
@@ -122,22 +143,16 @@ enum sml_stored sml_commit_put_key(struct sml_commit *commit, const struct sml_s
                                      .session = session->row,
                                      .xid = in->xid,
                                      .fingerprint = in->fingerprint };
-    uint8_t hash[32], *out;
-    size_t bytes;
+    uint8_t hash[32];
 
     if (ended && sml_verdict_frees_key(&in->verdict))
         return sml_commit_free_key(commit, session, in);
     hash_key(session, in, hash);
     if (ended) {
         record.verdict = in->verdict;
-        record.kept_since = ops->clock_ms(commit->store);
+        record.kept_since = sml_commit_kept_now(commit);
     }
-    bytes = sml_key_record_bytes(&record);
-    out = sml_commit_scratch(commit, bytes);
-    if (out == NULL)
-        return no_memory(commit);
-    sml_key_record_encode(&record, out);
-    return ops->put_key(commit->store, hash, record.kept_since, semel_bytes(out, bytes));
+    return write_key(commit, hash, &record);
 }
 
 /* --- asking ------------------------------------------------------------------------------ */
@@ -154,27 +169,20 @@ static void answer_with(struct sml_key_answer *out, enum semel_outcome outcome,
 static bool copy_verdict(struct sml_session *session, const struct sml_verdict *from,
                          struct sml_key_answer *out)
 {
-    struct semel_bytes *const parts[] = { &out->verdict.text, &out->verdict.detail,
-                                          &out->verdict.trace, &out->verdict.body };
-    size_t bytes = from->text.size + from->detail.size + from->trace.size + from->body.size;
-    uint8_t *at = sml_callee_reply_alloc(&session->callee, bytes);
-
-    if (at == NULL)
+    out->reply = sml_callee_reply_alloc(&session->callee, sml_verdict_bytes(from));
+    if (out->reply == NULL)
         return false;
     out->state = SML_KEY_ANSWERED;
     out->verdict = *from;
-    out->reply = at;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        if (parts[i]->size > 0)
-            parts[i]->data = memcpy(at, parts[i]->data, parts[i]->size);
-        at += parts[i]->size;
-    }
+    sml_verdict_place(&out->verdict, out->reply);
     return true;
 }
 
 enum sml_stored sml_commit_ask_key(struct sml_commit *commit, struct sml_session *session,
                                    const struct sml_incoming *in, struct sml_key_answer *out)
 {
+    /* What its caller did with it when it was younger may have been forgotten since. */
+    bool too_old = in->key_age_ms > commit->key_retention_ms;
     struct sml_key_record record;
     struct semel_bytes bytes;
     uint8_t hash[32];
@@ -186,17 +194,16 @@ enum sml_stored sml_commit_ask_key(struct sml_commit *commit, struct sml_session
     stored = commit->store->ops->find_key(commit->store, hash, &bytes);
     if (stored != SML_STORED)
         return stored;
-    if (bytes.data == NULL) {
-        if (in->key_age_ms > commit->key_retention_ms)
-            answer_with(out, SEMEL_UNKNOWN, SEMEL_KEY_EXPIRED, false);
-        return SML_STORED;
-    }
-    why = sml_key_record_decode(bytes, &record);
+    why = bytes.data ? sml_key_record_decode(bytes, &record) : NULL;
     if (why)
         return damaged(commit, why);
-    if (!sml_fingerprint_equal(record.fingerprint, in->fingerprint)) {
+    if (bytes.data && !sml_fingerprint_equal(record.fingerprint, in->fingerprint)) {
         atomic_fetch_add_explicit(&commit->totals.mismatched, 1, memory_order_relaxed);
-        answer_with(out, SEMEL_NOT_EXECUTED, SEMEL_KEY_MISMATCH, true);
+        answer_with(out, SEMEL_NOT_EXECUTED, SEMEL_KEY_MISMATCH, !too_old);
+    } else if (bytes.data == NULL || record.state == SML_CALL_AGAIN) {
+        out->begun = bytes.data != NULL;
+        if (too_old)
+            answer_with(out, SEMEL_UNKNOWN, SEMEL_KEY_EXPIRED, false);
     } else if (record.state == SML_CALL_ENDED) {
         atomic_fetch_add_explicit(&commit->totals.replayed, 1, memory_order_relaxed);
         return copy_verdict(session, &record.verdict, out) ? SML_STORED : no_memory(commit);

@@ -48,8 +48,10 @@ static void end_request(struct semel_request *request)
     sml_mutex_unlock(&server->queue_lock);
 }
 
-/* Nothing of it is kept: its verdict is the machine's own, or not executed. */
-static void end_undone(struct semel_request *request, enum semel_status status, const char *text)
+/* Nothing of it is kept: its verdict is the machine's own, or not executed. `key_free`: nobody else
+ * executed anything under its key either. */
+static void end_undone(struct semel_request *request, bool key_free, enum semel_status status,
+                       const char *text)
 {
     struct sml_served *served = request->served;
     struct sml_callee *callee = &served->session->callee;
@@ -63,7 +65,7 @@ static void end_undone(struct semel_request *request, enum semel_status status, 
         verdict.text = semel_bytes(reply, bytes);
     }
     sml_mutex_lock(served->lock);
-    in->proven = in->key_bytes > 0;
+    in->proven = key_free && in->key_bytes > 0;
     (void)sml_callee_finish(callee, in, &verdict, reply);
     end_request(request);
     sml_commit_touch(served);
@@ -83,6 +85,7 @@ static void end_busy(struct semel_request *request)
     sml_callee_give_back(callee, request->in);
     sml_callee_refuse(callee, request->in, request->server->busy_ms);
     end_request(request);
+    sml_commit_touch(served);
     sml_commit_write(served);
 }
 
@@ -233,14 +236,25 @@ static void call_handler(struct sml_commit *commit, struct semel_request *reques
     sml_mutex_unlock(&server->queue_lock);
 }
 
+/* Why what it did was undone. */
+static const char *words_of(enum semel_status over)
+{
+    switch (over) {
+    case SEMEL_OK:
+        return "its handler returned without finishing it";
+    case SEMEL_EXPIRED: /* as a status it says that nothing began */
+        return "its deadline passed while it ran, what it had done was undone";
+    default:
+        return semel_status_text(over);
+    }
+}
+
 static enum sml_stored finish(struct sml_commit *commit, struct transaction *t,
                               struct semel_request *request, struct sml_txn *txn, uint64_t until)
 {
     enum semel_status over = overtaken(request, txn, until);
     bool keep = over == SEMEL_OK && txn->said && txn->verdict.outcome == SEMEL_VALUE;
     enum sml_stored stored = commit->store->ops->unguard(commit->store, keep);
-    const char *why =
-        over != SEMEL_OK ? semel_status_text(over) : "its handler returned without finishing it";
 
     if (!keep)
         atomic_fetch_add_explicit(&commit->totals.undone, 1, memory_order_relaxed);
@@ -253,7 +267,20 @@ static enum sml_stored finish(struct sml_commit *commit, struct transaction *t,
     else if (over == SEMEL_STOPPED)
         give_back(commit, request);
     else
-        end_undone(request, over != SEMEL_OK ? over : SEMEL_DROPPED, why);
+        end_undone(request, true, over != SEMEL_OK ? over : SEMEL_DROPPED, words_of(over));
+    return stored;
+}
+
+static enum sml_stored ask_key(struct sml_commit *commit, struct semel_request *request,
+                               struct sml_key_answer *out)
+{
+    struct sml_served *served = request->served;
+    enum sml_stored stored = sml_commit_ask_key(commit, served->session, request->in, out);
+
+    sml_mutex_lock(served->lock);
+    request->in->begun |= out->begun;
+    sml_commit_fit_answer(&served->session->callee, out);
+    sml_mutex_unlock(served->lock);
     return stored;
 }
 
@@ -270,13 +297,9 @@ static enum sml_stored run(struct sml_commit *commit, struct transaction *t,
     if (!begin(request, now))
         return SML_STORED;
     if (in->key_bytes > 0)
-        stored = sml_commit_ask_key(commit, request->served->session, in, &key);
-    if (stored == SML_STORED && key.state == SML_KEY_ANSWERED) {
-        sml_mutex_lock(request->served->lock);
-        sml_commit_fit_answer(&request->served->session->callee, &key);
-        sml_mutex_unlock(request->served->lock);
+        stored = ask_key(commit, request, &key);
+    if (stored == SML_STORED && key.state == SML_KEY_ANSWERED)
         return decide(commit, t, request, &key.verdict, key.reply, true, key.proven);
-    }
     if (stored == SML_STORED && key.state == SML_KEY_BUSY) {
         end_busy(request);
         return SML_STORED;
@@ -318,13 +341,16 @@ static void tell(struct sml_commit *commit, struct transaction *t)
     }
 }
 
+/* Innocent ones come next, and are committed before any other call begins, which may be interrupted,
+ * too. If one of themselves was, this time, each of the rest runs alone. */
 static void take_back(struct sml_commit *commit, struct transaction *t, bool alone)
 {
     for (uint32_t i = t->count; i-- > 0;) {
         struct semel_request *request = t->requests[i];
         struct sml_served *served = request->served;
 
-        request->alone |= alone;
+        request->alone |= alone || (t->overtaken && request->again);
+        request->again |= t->overtaken;
         if (!t->decided[i]) {
             give_back(commit, request);
             continue;
@@ -346,6 +372,7 @@ static void leave_in_limbo(struct sml_commit *commit, struct transaction *t)
         commit->limbo[commit->limbo_count++] =
             (struct sml_limbo){ served, request->in, t->decided[i] };
         sml_mutex_lock(served->lock);
+        request->in->user = NULL; /* it is the machine's still; the request is another call's */
         end_request(request);
         sml_mutex_unlock(served->lock);
     }
@@ -357,6 +384,7 @@ static void convict(struct sml_commit *commit, struct transaction *t)
     struct semel_request *request = t->requests[0];
     struct sml_served *served = request->served;
     struct sml_callee *callee = &served->session->callee;
+    bool answered = t->decided[0] && request->in->answered;
     struct sml_words words;
 
     sml_mutex_lock(served->lock);
@@ -373,7 +401,7 @@ static void convict(struct sml_commit *commit, struct transaction *t)
     sml_mutex_unlock(served->lock);
     sml_server_log(commit->server, SEMEL_LOG_WARNING, "rolled back: %s", words.text);
     atomic_fetch_add_explicit(&commit->totals.undone, 1, memory_order_relaxed);
-    end_undone(request, SEMEL_ROLLED_BACK, commit->store->text);
+    end_undone(request, !answered, SEMEL_ROLLED_BACK, commit->store->text);
 }
 
 /* Does the store take nothing from anybody now? */
@@ -425,30 +453,37 @@ static struct semel_request *next(struct sml_commit *commit)
     return request;
 }
 
+/* Those that an interrupted call has cost their transaction are committed before others begin. */
+static bool fits(const struct semel_request *request, bool again)
+{
+    return !request->alone && request->again == again;
+}
+
 /* Run calls until there are enough, the time is over, or one wants to be alone. */
 static enum sml_stored run_some(struct sml_commit *commit, struct transaction *t,
                                 struct semel_request *request)
 {
     uint64_t until = sml_clock_now() + SML_BATCH_NS;
     enum sml_stored stored = SML_STORED;
+    bool alone = request->alone, again = request->again;
     uint32_t ran = 0;
 
-    while (request) {
-        bool alone = request->alone;
-
-        if (alone && ran > 0) {
-            put_back(commit, request);
-            break;
-        }
+    while (stored == SML_STORED) {
         stored = run(commit, t, request);
         if (stored != SML_STORED || alone || ++ran == SML_BATCH_CALLS || sml_clock_now() >= until)
             break;
         request = next(commit);
+        if (request == NULL)
+            break;
+        if (!fits(request, again)) {
+            put_back(commit, request);
+            break;
+        }
     }
     return stored;
 }
 
-bool sml_commit_transactions(struct sml_commit *commit)
+bool sml_commit_transactions(struct sml_commit *commit, bool all)
 {
     struct semel_request *first = next(commit);
     struct transaction t = { .count = 0 };
@@ -456,7 +491,7 @@ bool sml_commit_transactions(struct sml_commit *commit)
 
     if (first == NULL)
         return false;
-    sml_commit_collect(commit);
+    sml_commit_collect(commit, all);
     stored = commit->store->ops->begin(commit->store);
     if (stored == SML_STORED)
         stored = sml_commit_apply_changes(commit);
@@ -465,14 +500,12 @@ bool sml_commit_transactions(struct sml_commit *commit)
     else
         put_back(commit, first);
     if (stored == SML_STORED)
-        stored = commit->store->ops->commit(commit->store);
+        stored = sml_commit_end(commit, t.count > 0 || sml_commit_wrote(commit));
     if (stored != SML_STORE_UNKNOWN)
         sml_commit_answer(commit, stored == SML_STORED);
-    if (stored == SML_STORED) {
-        sml_commit_succeeded(commit);
+    if (stored == SML_STORED)
         tell(commit, &t);
-    } else {
+    else
         lose(commit, &t, stored);
-    }
     return true;
 }

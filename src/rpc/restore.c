@@ -7,7 +7,8 @@
  *   the transactional call that was     it had no effect; the death is counted, and after
  *   running when the process died       SEMEL_CRASHES_MAX of them it is poisoned
  *   records of sessions that had ended  forgotten
- *   keys whose call is gone             their outcome is unknown, unless running again is harmless
+ *   keys whose call is gone             their outcome is unknown; where running again is harmless,
+ *                                       they may be used again
  * The first lines of that are written at once, the verdicts by the committer's first round. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ struct restoring {
     struct lost_key {
         struct lost_key *next;
         uint8_t hash[32];
-        bool forget;
+        uint64_t kept_since;
         size_t bytes;
         uint8_t record[];
     } * keys;
@@ -63,10 +64,13 @@ static bool restore_session(uint64_t row, struct semel_bytes bytes, void *user)
 
     if (why)
         return fail(r, SEMEL_STORE_CORRUPT, "session record", row, why);
+    /* Somebody may be looking at the server's counters. */
+    sml_mutex_lock(&r->server->host_lock);
     session = sml_host_restore(&r->server->host, row, &record, r->now, &why);
+    served = session ? sml_server_serve(r->server, session) : NULL;
+    sml_mutex_unlock(&r->server->host_lock);
     if (why)
         return fail(r, SEMEL_STORE_CORRUPT, "session record", row, why);
-    served = session ? sml_server_serve(r->server, session) : NULL;
     if (served == NULL || !sml_table_insert(&r->sessions, row, served))
         return no_memory(r);
     atomic_fetch_add_explicit(&r->server->commit.totals.sessions, 1, memory_order_relaxed);
@@ -200,17 +204,20 @@ static bool restore_key(uint64_t row, struct semel_bytes bytes, void *user)
     served = sml_table_find(&r->sessions, record.session);
     if (served && sml_table_find(&served->session->callee.table, record.xid))
         return true; /* the call knows */
-    record.state = SML_CALL_ENDED;
-    record.kept_since = r->server->commit.store->ops->clock_ms(r->server->commit.store);
-    record.verdict = (struct sml_verdict){ .outcome = SEMEL_UNKNOWN,
-                                           .status = SEMEL_SERVER_DIED,
-                                           .text = { gone, sizeof gone - 1 } };
+    record.kept_since = sml_commit_kept_now(&r->server->commit);
+    record.state = SML_CALL_AGAIN;
+    if (on_crash(method_of(r, record.method)) != SEMEL_CRASH_RERUN) {
+        record.state = SML_CALL_ENDED;
+        record.verdict = (struct sml_verdict){ .outcome = SEMEL_UNKNOWN,
+                                               .status = SEMEL_SERVER_DIED,
+                                               .text = { gone, sizeof gone - 1 } };
+    }
     size = sml_key_record_bytes(&record);
     key = malloc(sizeof *key + size);
     if (key == NULL)
         return no_memory(r);
     sml_record_key_hash(&record.principal, record.method, record.key, key->hash);
-    key->forget = on_crash(method_of(r, record.method)) == SEMEL_CRASH_RERUN;
+    key->kept_since = record.kept_since;
     key->bytes = size;
     sml_key_record_encode(&record, key->record);
     key->next = r->keys;
@@ -277,9 +284,8 @@ static enum sml_stored write_all(struct restoring *r, const struct sml_served *s
     for (size_t i = 0; i < r->orphan_count && stored == SML_STORED; i++)
         stored = ops->forget(store, SML_TABLE_CALLS, r->orphans[i]);
     for (struct lost_key *key = r->keys; key && stored == SML_STORED; key = key->next)
-        stored = key->forget ? ops->forget_key(store, key->hash)
-                             : ops->put_key(store, key->hash, ops->clock_ms(store),
-                                            semel_bytes(key->record, key->bytes));
+        stored =
+            ops->put_key(store, key->hash, key->kept_since, semel_bytes(key->record, key->bytes));
     if (suspect && stored == SML_STORED)
         stored = count_crash(r, suspect, record);
     return stored == SML_STORED ? ops->commit(store) : stored;

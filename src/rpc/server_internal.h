@@ -146,6 +146,7 @@ struct semel_request {
     enum sml_place place;      /* queue_lock; STALLED: and the stripe */
     bool started;              /* its start is stored */
     bool alone;                /* transactional: in a transaction of its own */
+    bool again;                /* ... or with others that an interrupted call has cost theirs */
     struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
     bool finished;
     bool taken;
@@ -171,8 +172,9 @@ struct sml_served {
     struct sml_conn *conn;       /* attached */
     bool ended;                  /* the host knows it no more */
     struct sml_list all;         /* server->served; host_lock */
-    bool queued;                 /* in the committer's list or batch */
-    struct sml_list commit_link; /* the committer's list; its lock */
+    bool queued;                 /* in one of the committer's lists, or in its batch */
+    bool late;                   /* in the one for those that have time */
+    struct sml_list commit_link; /* the committer's lists; its lock */
     struct sml_list stalled;
     struct sml_heap_node timer; /* queue_lock */
     uint64_t timer_at;

@@ -441,6 +441,7 @@ static void refuse(struct semel_server *server, struct sml_list *refused)
         sml_mutex_lock(served->lock);
         sml_callee_refuse(&served->session->callee, request->in, server->busy_ms);
         sml_info_unref(request->info);
+        sml_commit_touch(served); /* one that comes again has a record, and so its refusal */
         if (served->conn)
             sml_conn_touch(served->conn);
         done = sml_served_done(served);

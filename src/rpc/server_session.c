@@ -77,6 +77,22 @@ void sml_served_free(struct sml_served *served)
     free(served);
 }
 
+/* Stalled calls that expired, or were released, are held for nothing. */
+static void sweep_stalled(struct sml_served *served)
+{
+    struct sml_list *node, *next;
+
+    for (node = served->stalled.next; node != &served->stalled; node = next) {
+        struct semel_request *request = SML_CONTAINER(node, struct semel_request, link);
+        const struct sml_incoming *in = request->in;
+
+        next = node->next;
+        if (atomic_load_explicit(&in->gone, memory_order_relaxed) ||
+            (in->phase != SML_IN_TAKEN && in->phase != SML_IN_STARTED))
+            sml_request_forget(request);
+    }
+}
+
 /* Host and stripe held. */
 static void end_locked(struct sml_served *served)
 {
@@ -90,6 +106,7 @@ static void end_locked(struct sml_served *served)
     }
     sml_served_cancels(served);
     sml_served_receipts(served);
+    sweep_stalled(served); /* those with a key: their release cancels nothing */
     sml_commit_touch(served);
     sml_mutex_lock(&server->queue_lock);
     sml_heap_remove(&server->session_timers, &served->timer);
@@ -315,6 +332,8 @@ void sml_served_cancels(struct sml_served *served)
         struct semel_request *request = in->user;
         bool waits;
 
+        if (request == NULL)
+            continue; /* its transaction's fate is unknown */
         /* Out of the queue under the same lock: a worker may be about to take it. */
         sml_mutex_lock(&server->queue_lock);
         waits = request->place != SML_AT_WORK && request->place != SML_AT_NOWHERE;
@@ -347,20 +366,6 @@ void sml_served_retime(struct sml_served *served)
     if (at < server->leader_until)
         sml_server_nudge_locked(server);
     sml_mutex_unlock(&server->queue_lock);
-}
-
-/* Stalled calls that expired are held for nothing. */
-static void sweep_stalled(struct sml_served *served)
-{
-    struct sml_list *node, *next;
-
-    for (node = served->stalled.next; node != &served->stalled; node = next) {
-        struct semel_request *request = SML_CONTAINER(node, struct semel_request, link);
-
-        next = node->next;
-        if (request->in->phase != SML_IN_TAKEN && request->in->phase != SML_IN_STARTED)
-            sml_request_forget(request);
-    }
 }
 
 void sml_served_tick(struct sml_served *served, uint64_t now)
@@ -510,6 +515,7 @@ static void stop_session(struct sml_served *served, struct sml_list *waiting)
     sweep_stalled(served);
     if (sml_commit_is_durable(&served->server->commit))
         sml_list_move_all(waiting, &served->stalled);
+    sml_commit_touch(served);
 }
 
 void sml_server_forsake_sessions(struct semel_server *server)

@@ -74,11 +74,6 @@ void sml_callee_set_timer(struct sml_callee *callee, struct sml_incoming *in, ui
         sml_heap_insert(&callee->timers, &in->timer, key);
 }
 
-size_t sml_verdict_bytes(const struct sml_verdict *verdict)
-{
-    return verdict->body.size + verdict->text.size + verdict->detail.size + verdict->trace.size;
-}
-
 /* --- records ---------------------------------------------------------------------------- */
 
 void sml_callee_free_record(struct sml_callee *callee, struct sml_incoming *in)
@@ -197,7 +192,11 @@ void sml_callee_bury(struct sml_callee *callee, struct sml_incoming *in)
         sml_callee_free_record(callee, in);
         return;
     }
+    /* Its verdict was told, or is nobody's: what waits to be forgotten is the number alone. */
     sml_callee_drop_body(callee, in);
+    sml_release(callee->mem, in->reply);
+    in->reply = NULL;
+    memset(&in->verdict, 0, sizeof in->verdict);
     sml_list_push_back(&callee->dropped, &in->all);
     callee->dropped_count++;
 }
@@ -389,10 +388,13 @@ struct sml_incoming *sml_callee_take(struct sml_callee *callee)
 bool sml_callee_still_wanted(struct sml_callee *callee, struct sml_incoming *in, uint64_t now)
 {
     bool waits = in->phase == SML_IN_TAKEN || in->phase == SML_IN_STARTED;
+    enum semel_status why = in->doomed;
 
     SML_ASSERT(in->held);
-    if (!sml_incoming_is_gone(in) && waits && in->deadline <= now && !SML_BUG(EXPIRED_RUNS)) {
-        sml_callee_end_unstarted(callee, in, SEMEL_EXPIRED);
+    if (in->deadline <= now && !SML_BUG(EXPIRED_RUNS))
+        why = SEMEL_EXPIRED;
+    if (!sml_incoming_is_gone(in) && waits && why != SEMEL_OK) {
+        sml_callee_end_unstarted(callee, in, why);
         waits = false;
     }
     if (!sml_incoming_is_gone(in) && (waits || SML_BUG(CANCELLED_RUNS)))
@@ -420,12 +422,17 @@ void sml_callee_refuse(struct sml_callee *callee, struct sml_incoming *in, uint3
 
     if (!sml_callee_let_go(callee, in) || !waits)
         return;
+    if (in->doomed != SEMEL_OK) {
+        in->phase = SML_IN_TAKEN;
+        sml_callee_end_unstarted(callee, in, in->doomed);
+        return;
+    }
     if (in->flags & SML_CALL_REFUSE_WHEN_FULL) {
         sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED, SEMEL_OVERLOADED);
         return;
     }
     in->phase = SML_IN_REFUSED;
-    callee->busy_delay_ms = delay_ms;
+    in->busy_delay_ms = delay_ms;
     sml_heap_remove(&callee->timers, &in->timer);
     sml_callee_drop_body(callee, in);
     sml_list_push_back(&callee->busy, &in->link);
@@ -551,16 +558,22 @@ bool sml_callee_empty(const struct sml_callee *callee)
 bool sml_callee_may_leave(const struct sml_callee *callee, bool connected)
 {
     const struct sml_list *all = &callee->all;
+    bool stalled = !connected && sml_callee_is_stalled(callee);
+    uint32_t held = callee->held;
 
-    if (callee->held > 0)
-        return false;
     for (const struct sml_list *node = all->next; node != all; node = node->next) {
-        enum sml_incoming_phase phase = SML_CONTAINER(node, struct sml_incoming, all)->phase;
+        const struct sml_incoming *in = SML_CONTAINER(node, struct sml_incoming, all);
+        enum sml_incoming_phase phase = in->phase;
 
         if (phase == SML_IN_EXPECTED || phase == SML_IN_REFUSED)
             continue;
+        if (stalled &&
+            (phase == SML_IN_READY || phase == SML_IN_TAKEN || phase == SML_IN_STARTED)) {
+            held -= in->held;
+            continue;
+        }
         if (connected || (phase != SML_IN_DONE && phase != SML_IN_RECEIVING))
             return false;
     }
-    return true;
+    return held == 0;
 }

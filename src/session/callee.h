@@ -75,7 +75,8 @@ struct sml_incoming {
     /* The store's, read by it while its change is under way. */
     uint64_t row;    /* the number of its record; 0: none */
     uint8_t crashes; /* how often the server died while it ran */
-    bool begun;      /* an earlier server began it: it can no more end as not executed */
+    bool begun;      /* an earlier server began it, or one with its key: it can no more end as not
+                        executed */
     bool in_doubt;   /* the same, if its method keeps no records of its calls */
     bool proven;     /* see SML_REPLY_PROVEN */
     bool answered;   /* its verdict is that of another call with its key */
@@ -84,7 +85,8 @@ struct sml_incoming {
     bool held;                /* by the shell */
     bool in_batch;            /* by the store: a change of it is under way */
     bool unidentified;        /* restored without its fingerprint */
-    enum semel_status doomed; /* it ends as not executed with this once its start is stored */
+    enum semel_status doomed; /* it ends as not executed with this, once its start is stored, or
+                                 before its handler begins again */
     bool listed;              /* while a resume is worked through */
     bool cancel_waits;        /* CANCEL came while it was in doubt: its CALL will tell its method */
     bool body_counted;        /* in bytes_in */
@@ -98,6 +100,7 @@ struct sml_incoming {
     bool reply_told;             /* the whole reply was encoded, on some connection */
     struct sml_receipt *receipt; /* NULL: nobody asks */
     bool reply_begun;            /* a REPLY was encoded on this connection */
+    uint32_t busy_delay_ms;      /* what its last BUSY asked for */
     struct sml_list link;        /* one of: ready, to_send, busy, to_record */
     struct sml_list all;         /* by xid; once released: dropped */
     struct sml_list cancel_link; /* cancellations the shell has not seen */
@@ -159,7 +162,6 @@ struct sml_callee {
     uint64_t bytes_kept;   /* bodies that count no more in bytes_in, but the shell has them */
     uint64_t bytes_stored; /* replies held */
     uint32_t held;         /* holds of the shell and of the store, on released records too */
-    uint32_t busy_delay_ms;
     uint64_t reply_body_bytes; /* largest reply the caller takes */
     struct sml_callee_counters counters;
 };
@@ -256,7 +258,8 @@ void sml_callee_tick(struct sml_callee *callee, uint64_t now);
 /* No call receives, waits or runs, and no verdict is left that the caller has not released. */
 bool sml_callee_empty(const struct sml_callee *callee);
 /* The same where the session goes on in a store: what is left may wait for the next server. It
- * does: calls that the caller is to send again; and if it is not connected, its stored verdicts. */
+ * does: calls that the caller is to send again; and if it is not connected, its stored verdicts,
+ * with what they hold back. */
 bool sml_callee_may_leave(const struct sml_callee *callee, bool connected);
 
 /* A call that ends so leaves its key free: it did not happen. */
@@ -281,7 +284,8 @@ void sml_callee_answer(struct sml_callee *callee, struct sml_incoming *in,
                        const struct sml_verdict *verdict, uint8_t *reply, bool proven);
 
 /* The keyed call that is STARTING cannot start now, since another one with its key has not ended:
- * as sml_callee_refuse. */
+ * as sml_callee_refuse, with twice the delay each time, up to SML_POSTPONED_MS. */
+#define SML_POSTPONED_MS 1000
 void sml_callee_postpone(struct sml_callee *callee, struct sml_incoming *in, uint32_t delay_ms);
 
 /* The RUNNING call has its verdict in a transaction that is still open: STORING, held by the store
@@ -299,7 +303,8 @@ enum sml_change_kind {
     SML_CHANGE_AGAIN,  /* store that it has not begun after all */
     SML_CHANGE_END,    /* store its verdict */
     SML_CHANGE_LEAVE,  /* it is released: store the verdict for its key, forget the call's record */
-    SML_CHANGE_FORGET, /* it is released: forget its record; a key that it began with is free */
+    SML_CHANGE_FORGET, /* it is released: forget its record; a key that it began with is free, or,
+                          if it has `begun`, free for whoever may run again */
 };
 
 struct sml_change {
@@ -332,8 +337,9 @@ void sml_callee_base_recorded(struct sml_callee *callee, bool committed);
 
 /* The change is stored, `row` being the number of the call's record (0: it has none any more); or
  * it is not, and will be pulled again. A change whose fate is unknown is never reported: nothing
- * must be said of its call. */
-void sml_callee_recorded(struct sml_callee *callee, const struct sml_change *change, uint64_t row,
+ * must be said of its call. False: a START that is not stored and was cancelled, has expired or was
+ * released meanwhile: it has its verdict, and the shell no longer holds it. */
+bool sml_callee_recorded(struct sml_callee *callee, const struct sml_change *change, uint64_t row,
                          bool committed);
 
 /* Restoring a session, before it is attached for the first time. */

@@ -62,6 +62,4 @@ void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in);
 /* The handler is to be told, once. */
 void sml_callee_mark_cancelled(struct sml_callee *callee, struct sml_incoming *in);
 
-size_t sml_verdict_bytes(const struct sml_verdict *verdict);
-
 #endif

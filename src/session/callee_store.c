@@ -66,14 +66,14 @@ void sml_callee_answer(struct sml_callee *callee, struct sml_incoming *in,
 
 void sml_callee_postpone(struct sml_callee *callee, struct sml_incoming *in, uint32_t delay_ms)
 {
+    uint32_t longer = in->busy_delay_ms < SML_POSTPONED_MS / 2 ? in->busy_delay_ms * 2
+                                                              : SML_POSTPONED_MS;
+
     SML_ASSERT(in->phase == SML_IN_STARTING && in->in_batch);
     in->in_batch = false;
     callee->held--;
-    if (in->doomed != SEMEL_OK && !sml_incoming_is_gone(in)) {
-        in->phase = SML_IN_TAKEN;
-        sml_callee_end_unstarted(callee, in, in->doomed);
-    }
-    sml_callee_refuse(callee, in, delay_ms);
+    /* Nobody knows how long the other one will take, and to ask costs a transaction. */
+    sml_callee_refuse(callee, in, delay_ms > longer ? delay_ms : longer);
 }
 
 void sml_callee_decide(struct sml_callee *callee, struct sml_incoming *in,
@@ -216,16 +216,33 @@ void sml_callee_base_recorded(struct sml_callee *callee, bool committed)
 
 /* --- answers ---------------------------------------------------------------------------- */
 
-static void not_committed(struct sml_callee *callee, const struct sml_change *change)
+/* A start that nobody wants any more is not tried again: nothing of it is stored, so it ends without
+ * the store, which may go on refusing until long after the call's deadline. */
+static bool is_over(const struct sml_change *change)
+{
+    const struct sml_incoming *in = change->in;
+
+    return change->kind == SML_CHANGE_START && in->row == 0 &&
+           (in->doomed != SEMEL_OK || sml_incoming_is_gone(in));
+}
+
+/* Returns whether it will be pulled again. */
+static bool not_committed(struct sml_callee *callee, const struct sml_change *change)
 {
     struct sml_incoming *in = change->in;
 
+    if (is_over(change)) {
+        in->phase = SML_IN_TAKEN;
+        (void)sml_callee_still_wanted(callee, in, 0);
+        return false;
+    }
     if (change->kind == SML_CHANGE_FORGET) {
         sml_list_push_front(&callee->dropped, &in->all);
         callee->dropped_count++;
     } else {
         sml_list_push_front(&callee->to_record, &in->link);
     }
+    return true;
 }
 
 static void started(struct sml_callee *callee, struct sml_incoming *in)
@@ -248,7 +265,7 @@ static void ended(struct sml_callee *callee, struct sml_incoming *in)
     sml_callee_tell_verdict(callee, in);
 }
 
-void sml_callee_recorded(struct sml_callee *callee, const struct sml_change *change, uint64_t row,
+bool sml_callee_recorded(struct sml_callee *callee, const struct sml_change *change, uint64_t row,
                          bool committed)
 {
     struct sml_incoming *in = change->in;
@@ -256,10 +273,8 @@ void sml_callee_recorded(struct sml_callee *callee, const struct sml_change *cha
     SML_ASSERT(in->in_batch && callee->held > 0);
     in->in_batch = false;
     callee->held--;
-    if (!committed) {
-        not_committed(callee, change);
-        return;
-    }
+    if (!committed)
+        return not_committed(callee, change);
     in->row = row;
     if (in->xid > callee->durable_hi)
         callee->durable_hi = in->xid;
@@ -279,6 +294,7 @@ void sml_callee_recorded(struct sml_callee *callee, const struct sml_change *cha
         sml_callee_free_record(callee, in);
         break;
     }
+    return true;
 }
 
 /* --- restoring -------------------------------------------------------------------------- */
@@ -313,20 +329,11 @@ bool sml_callee_restore(struct sml_callee *callee, const struct sml_session_reco
 static bool copy_verdict(struct sml_callee *callee, struct sml_incoming *in,
                          const struct sml_verdict *from)
 {
-    size_t bytes = sml_verdict_bytes(from);
-    struct semel_bytes *const to[] = { &in->verdict.text, &in->verdict.detail, &in->verdict.trace,
-                                       &in->verdict.body };
-    uint8_t *at = sml_callee_reply_alloc(callee, bytes);
-
-    if (at == NULL)
+    in->reply = sml_callee_reply_alloc(callee, sml_verdict_bytes(from));
+    if (in->reply == NULL)
         return false;
-    in->reply = at;
     in->verdict = *from;
-    for (size_t i = 0; i < sizeof to / sizeof *to; i++) {
-        if (to[i]->size > 0)
-            to[i]->data = memcpy(at, to[i]->data, to[i]->size);
-        at += to[i]->size;
-    }
+    sml_verdict_place(&in->verdict, in->reply);
     return true;
 }
 

@@ -46,6 +46,7 @@ static void inherit(const struct sml_callee *callee, struct sml_incoming *in,
     in->row = SML_BUG(ROW_LOST) ? 0 : old->row;
     in->crashes = old->crashes;
     in->begun = old->begun;
+    in->busy_delay_ms = old->busy_delay_ms;
     in->cancel_waits = old->cancel_waits;
     in->in_doubt = old->in_doubt && !keeps_records(&callee->methods, in);
     old->row = 0;
@@ -201,6 +202,8 @@ static enum semel_status on_cancel(struct sml_callee *callee, uint64_t xid, cons
         callee->counters.stale++;
         return SEMEL_OK;
     }
+    if (in->phase == SML_IN_STORING || in->phase == SML_IN_RUNNING)
+        in->doomed = SEMEL_CANCELLED; /* should its transaction be lost */
     if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING || in->phase == SML_IN_UNSTARTING)
         return SEMEL_OK;
     callee->counters.cancelled++;
@@ -463,8 +466,11 @@ size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uin
     size_t used = 0, turn;
 
     (void)now;
-    while (room - used >= SML_BUSY_FRAME_BYTES && (node = sml_list_pop_front(&callee->busy)))
-        used += sml_encode_busy(out + used, sml_incoming_of(node)->xid, callee->busy_delay_ms);
+    while (room - used >= SML_BUSY_FRAME_BYTES && (node = sml_list_pop_front(&callee->busy))) {
+        const struct sml_incoming *in = sml_incoming_of(node);
+
+        used += sml_encode_busy(out + used, in->xid, in->busy_delay_ms);
+    }
     do {
         turn = pull_turn(callee, out + used, room - used);
         used += turn;

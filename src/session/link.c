@@ -191,7 +191,7 @@ void sml_link_session_lost(struct sml_link *link, uint64_t now)
     }
     if (link->state == SML_LINK_FAILED)
         return;
-    link->has_session = link->created = false;
+    link->has_session = link->created = link->recalled = false;
     sml_caller_end_session(&link->caller, SEMEL_SESSION_LOST, true, true, now);
 }
 
@@ -289,7 +289,7 @@ void sml_link_restore(struct sml_link *link, const struct sml_link_identity *ide
     link->generation = identity->generation;
     link->conn_no = identity->conn_no;
     link->address = link->session_address = identity->address % link->options.addresses;
-    link->created = true;
+    link->created = link->recalled = true;
     link->has_session = identity->has_session;
     link->caller.durable_hi = identity->durable_hi;
     if (identity->has_session)

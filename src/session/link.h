@@ -80,6 +80,7 @@ struct sml_link {
     bool has_session; /* a WELCOME was read for it and nobody ended it */
     bool created;     /* a CREATE for it may have reached the server */
     bool ended;       /* by a stop: there is nothing in it to come back for */
+    bool recalled;    /* an earlier process's, and no server has welcomed this one in it yet */
     bool draining;    /* the server wants no new calls on this connection */
     struct sml_session_id session;
     uint8_t secret[32];

@@ -208,6 +208,7 @@ static void on_welcome(struct sml_link *link, const struct sml_welcome *welcome,
     }
     keep_store(link, welcome);
     link->welcomed = true;
+    link->recalled = false;
     sml_link_must_save(link);
     link->states_left = welcome->count;
     if (link->states_left == 0)
@@ -256,6 +257,13 @@ static void on_bye(struct sml_link *link, const struct sml_bye *bye, uint64_t no
         sml_link_session_lost(link, now);
         break;
     case SML_BYE_TAKEN_OVER:
+        /* What this process knows of the session is older than the session: the file was put back
+         * from a copy. Its numbers are used up; its keys are not. */
+        if (link->recalled)
+            sml_link_session_lost(link, now);
+        else
+            sml_link_fail(link);
+        break;
     case SML_BYE_DENIED:
     case SML_BYE_VERSION:
     case SML_BYE_PROTOCOL:

@@ -10,11 +10,11 @@
 struct sml_identity_record {
     struct sml_link_identity identity;
     uint64_t address_hash; /* of the address's text: lists of addresses change */
-    uint64_t wall_ms; /* the latest time this outbox has seen: its clock does not run backwards */
+    uint64_t wall_ms;      /* what this outbox's clock showed: it does not run backwards */
 };
 
 struct sml_posted_record {
-    uint64_t posted_ms; /* wall clock */
+    uint64_t posted_ms; /* the outbox's clock */
     struct semel_bytes method, content_type, key, tag, body;
 };
 

@@ -189,7 +189,7 @@ const char *sml_key_record_decode(struct semel_bytes bytes, struct sml_key_recor
     record.fingerprint = sml_take_fingerprint(&reader);
     record.kept_since = sml_take64(&reader);
     sml_take_verdict(&reader, &record.verdict);
-    if (!ok || record.state < SML_CALL_STARTED || record.state > SML_CALL_ENDED ||
+    if (!ok || record.state < SML_CALL_STARTED || record.state > SML_CALL_AGAIN ||
         !sml_is_xid(record.xid) || record.method.size == 0 || record.key.size == 0 ||
         !sml_is_verdict(&record.verdict))
         return "key record out of range";

@@ -50,10 +50,12 @@ struct sml_call_record {
 struct sml_key_record {
     struct sml_principal principal;
     struct semel_bytes method, key;
-    enum sml_call_record_state state; /* STARTED or ENDED */
-    uint64_t session, xid;            /* the call that used it */
+    /* STARTED: a call with it has begun; ENDED: it has a verdict; AGAIN: it is free, but a call
+     * with it may have run and could be run again. */
+    enum sml_call_record_state state;
+    uint64_t session, xid; /* the call that used it */
     struct sml_fingerprint fingerprint;
-    uint64_t kept_since; /* on the store's own clock, ms */
+    uint64_t kept_since; /* on the store's own clock, ms; 0: STARTED */
     struct sml_verdict verdict;
 };
 

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <semel/bytes.h>
 #include <semel/limits.h>
@@ -154,6 +155,24 @@ struct sml_verdict {
     struct semel_bytes text, detail, trace;
     struct semel_bytes body;
 };
+
+static inline size_t sml_verdict_bytes(const struct sml_verdict *verdict)
+{
+    return verdict->text.size + verdict->detail.size + verdict->trace.size + verdict->body.size;
+}
+
+/* What it points to moves to `to`, which has room for sml_verdict_bytes, one behind the other. */
+static inline void sml_verdict_place(struct sml_verdict *verdict, uint8_t *to)
+{
+    struct semel_bytes *const parts[] = { &verdict->text, &verdict->detail, &verdict->trace,
+                                          &verdict->body };
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i]->size > 0)
+            parts[i]->data = memcpy(to, parts[i]->data, parts[i]->size);
+        to += parts[i]->size;
+    }
+}
 
 #define SML_REPLY_RECORDED 0x01 /* the verdict is in the server's store */
 #define SML_REPLY_PROVEN 0x02   /* not executed, and neither was any call with the same key */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/GUARANTEES.md promises nothing without a test: each promise names tests, each test is there."""
+"""docs/GUARANTEES.md promises nothing without a test: each promise names some, and they exist."""
 
 import os
 import re

@@ -230,6 +230,17 @@ class Installed(unittest.TestCase):
                                  env=dict(os.environ, LD_LIBRARY_PATH=self.libdir()))
                 self.assertEqual(out, 'served\n')
 
+    @unittest.skipUnless(house.SQLITE_LIBRARY, 'libsemel_sqlite is not built here')
+    def test_store_of_the_readme(self):
+        source = os.path.join(self.outside, 'stock_server.c')
+        with open(source, 'w', encoding='utf-8') as file:
+            file.write(test_readme.programs()[2])
+        flags = self.pkg_config('--cflags', '--libs', 'sqlite3', package='semel-sqlite')
+        for language in LANGUAGES:
+            with self.subTest(language=language):
+                house.must(LANGUAGES[language] + WARN + [source, '-x', 'none', '-o',
+                           os.path.join(self.outside, 'stock_server')] + flags)
+
     def cmake(self, prefix, name):
         source = os.path.join(self.outside, 'cmake')
         os.makedirs(source, exist_ok=True)

@@ -11,6 +11,7 @@ import unittest
 import house
 
 SPDX = '/* SPDX-License-Identifier: MIT */\n'
+EXAMPLES = ('hello_server.c', 'hello_client.c', 'stock_server.c')
 
 
 def programs():
@@ -21,14 +22,14 @@ def programs():
 class Readme(unittest.TestCase):
     def test_its_programs_are_the_examples(self):
         found = programs()
-        self.assertEqual(len(found), 2)
-        for name, text in zip(('hello_server.c', 'hello_client.c'), found):
+        self.assertEqual(len(found), len(EXAMPLES))
+        for name, text in zip(EXAMPLES, found):
             self.assertEqual(SPDX + text, house.read('examples/' + name))
 
     def test_its_programs_are_on_the_first_screen(self):
         before = house.read('README.md').split('```c\n')[0]
         self.assertLess(before.count('\n'), 20)
-        for text in programs():
+        for text in programs()[:2]:
             lines = [line for line in text.split('\n') if line.strip(' {}')]
             self.assertLessEqual(len(lines), 22)
 
@@ -42,13 +43,23 @@ class Readme(unittest.TestCase):
         self.assertEqual(house.read('.ci/run').rstrip().splitlines()[-1], 'exec make test')
 
     def test_its_tool_commands_say_what_it_says(self):
+        self.run_block(0)
+
+    def test_its_commands_with_a_store_say_what_it_says(self):
+        if not house.SQLITE_LIBRARY:
+            self.skipTest('libsemel_sqlite is not built here')
+        self.run_block(1)
+
+    def run_block(self, number):
+        """What the tool's section shows, in a directory of its own instead of /tmp."""
         tool = os.environ.get('SEMEL_TOOL')
         if not tool:
             self.skipTest('the tool is not built')
-        block = house.read('README.md').split('## The tool\n')[1].split('```')[1]
+        section = house.read('README.md').split('## The tool\n')[1].split('\n## ')[0]
+        block = re.findall(r'^```console\n(.*?)^```$', section, re.S | re.M)[number]
         with tempfile.TemporaryDirectory(prefix='semel-readme-') as here:
             script, expected = [], []
-            for line in block.split('\n')[1:]:
+            for line in block.split('\n'):
                 if not line.startswith('$ '):
                     expected.append(line)
                     continue
@@ -59,8 +70,13 @@ class Readme(unittest.TestCase):
                         f'until [ -S {socket} ]; do sleep 0.1; done'
                 elif ' bench ' in command:
                     command = command.replace('5s', '1s') + ' >/dev/null'
+                elif ' demo ' in command:
+                    command = command.replace('20', '1 --kill-every 0 --cut-every 0')
+                    command += ' >/dev/null 2>&1 || echo failed'
                 script.append(command)
-            env = dict(os.environ, PATH=os.path.dirname(tool) + ':' + os.environ['PATH'])
+            self.stand_in(here)
+            env = dict(os.environ, PATH=os.path.dirname(tool) + ':' + os.environ['PATH'] +
+                       ':' + here)
             running = subprocess.Popen(
                 ['sh', '-c', '\n'.join(script).replace('/tmp/', here + '/')], env=env, text=True,
                 start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -71,6 +87,14 @@ class Readme(unittest.TestCase):
                 os.killpg(running.pid, signal.SIGKILL)
                 running.communicate()
         self.assertEqual(out.replace(here + '/', '/tmp/').split('\n'), expected)
+
+    def stand_in(self, here):
+        """For the sqlite3 program, where there is none."""
+        path = os.path.join(here, 'sqlite3')
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write('#!/usr/bin/env python3\nimport sqlite3, sys\n'
+                       'sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])\n')
+        os.chmod(path, 0o755)
 
     def test_links_of_the_documents_lead_somewhere(self):
         pages = ['README.md'] + ['docs/' + name for name in

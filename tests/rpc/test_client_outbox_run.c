@@ -44,6 +44,14 @@ static uint64_t sessions(struct desk *desk)
     return rig_counters(desk->shop->rig).sessions_created;
 }
 
+/* Once a call is through, the identity is written, and not before the next connection again. */
+static void settle(struct desk *desk)
+{
+    desk_post(desk, "once", "before");
+    desk_expect(desk, "before", SEMEL_VALUE, SEMEL_OK);
+    atomic_store(&desk->runs, 0);
+}
+
 /* --- the order of things ------------------------------------------------------------------------
  * */
 
@@ -74,7 +82,7 @@ static void test_call_before_it_is_sent(void **state)
     struct post post;
 
     (void)state;
-    assert_int_equal(semel_client_wait_connected(desk->client, 60000, NULL, 0), SEMEL_OK);
+    settle(desk);
     kit_box_allow(desk->box, 0);
     post_aside(&post, desk, "a");
     kit_box_wait_held(desk->box);
@@ -117,7 +125,7 @@ static void test_together(void **state)
     char keys[20][8];
 
     (void)state;
-    assert_int_equal(semel_client_wait_connected(desk->client, 60000, NULL, 0), SEMEL_OK);
+    settle(desk);
     kit_box_allow(desk->box, 0);
     for (int i = 0; i < 20; i++) {
         snprintf(keys[i], sizeof keys[i], "%d", i);
@@ -144,7 +152,7 @@ static void test_full_disk(void **state)
     uint64_t id = 0;
 
     (void)state;
-    assert_int_equal(semel_client_wait_connected(desk->client, 60000, NULL, 0), SEMEL_OK);
+    settle(desk);
     kit_box_fail(desk->box, 1, SML_NOT_STORED, SEMEL_STORE_FULL, false);
     assert_int_equal(semel_client_post(desk->client, "once", semel_bytes_text("a"), &options,
                                        semel_bytes_text("a"), &id),
@@ -186,7 +194,7 @@ static void unknown_commit(bool stored)
     struct semel_call_options options = { .key = "a" };
     struct semel_posted posted;
 
-    assert_int_equal(semel_client_wait_connected(desk->client, 60000, NULL, 0), SEMEL_OK);
+    settle(desk);
     kit_box_fail(desk->box, 1, SML_STORE_UNKNOWN, SEMEL_STORE_FAILED, stored);
     assert_int_equal(semel_client_post(desk->client, "once", semel_bytes_text("a"), &options,
                                        semel_bytes_text("a"), NULL),
@@ -235,6 +243,74 @@ static void test_unknown_commit_of_a_result(void **state)
     desk_end(desk);
 }
 
+/* --- two at once ---------------------------------------------------------------------------- */
+
+static void *accept_one(void *arg)
+{
+    struct post *post = arg;
+    struct semel_posted posted = desk_take(post->desk);
+
+    post->status = semel_client_accept(post->desk->client, posted.id);
+    semel_posted_clear(&posted);
+    return NULL;
+}
+
+/* A call whose result is just being accepted is over: whoever posts its name posts a call. */
+static void test_post_during_accept(void **state)
+{
+    struct desk *desk = desk_go(NULL);
+    struct post accept = { .desk = desk }, post;
+
+    (void)state;
+    desk_post(desk, "once", "a");
+    assert_true(kit_eventually(desk_has_result, desk, 60));
+    kit_box_allow(desk->box, 0);
+    REQUIRE(pthread_create(&accept.thread, NULL, accept_one, &accept) == 0);
+    kit_box_wait_held(desk->box);
+    post_aside(&post, desk, "a");
+    kit_sleep_ms(50);
+    assert_int_equal(atomic_load(&post.over), 0);
+    kit_box_allow(desk->box, -1);
+    assert_int_equal(post_end(&accept), SEMEL_OK);
+    assert_int_equal(post_end(&post), SEMEL_OK);
+    desk_expect(desk, "a", SEMEL_VALUE, SEMEL_OK);
+    assert_int_equal(atomic_load(&desk->runs), 1); /* the server knows the key */
+    desk_end(desk);
+}
+
+static void *close_desk(void *desk)
+{
+    desk_close(desk);
+    return NULL;
+}
+
+/* Whoever waits for the file is told, when the client ends and the file takes nothing. */
+static void test_closed_meanwhile(void **state)
+{
+    struct desk *desk = desk_go(NULL);
+    struct post first, second;
+    enum semel_status status;
+    pthread_t closer;
+
+    (void)state;
+    settle(desk);
+    kit_box_allow(desk->box, 0);
+    post_aside(&first, desk, "a");
+    kit_box_wait_held(desk->box);
+    post_aside(&second, desk, "b");
+    kit_sleep_ms(20);
+    REQUIRE(pthread_create(&closer, NULL, close_desk, desk) == 0);
+    kit_sleep_ms(20);
+    kit_box_fail(desk->box, 1, SML_NOT_STORED, SEMEL_STORE_FULL, false);
+    kit_box_allow(desk->box, -1);
+    assert_int_equal(post_end(&first), SEMEL_STORE_FULL);
+    status = post_end(&second); /* OK: the client was in no hurry */
+    assert_true(status == SEMEL_STOPPED || status == SEMEL_OK);
+    pthread_join(closer, NULL);
+    desk_open(desk);
+    desk_end(desk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +322,8 @@ int main(void)
         TEST("a full disk, for a result", test_full_disk_for_a_result),
         TEST("a commit in doubt, of a call", test_unknown_commit),
         TEST("a commit in doubt, of a result", test_unknown_commit_of_a_result),
+        TEST("posted while its namesake is accepted", test_post_during_accept),
+        TEST("closed while others wait", test_closed_meanwhile),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -256,6 +256,96 @@ static void test_big(void **state)
     shop_end(shop);
 }
 
+/* --- batches ------------------------------------------------------------------------------- */
+
+static struct sml_served *served_of(struct rig *rig, uint8_t name)
+{
+    struct semel_server *server = rig->server;
+    struct sml_hello hello = hello_of(name, 1);
+    struct sml_served *found = NULL;
+
+    sml_mutex_lock(&server->host_lock);
+    for (struct sml_list *node = server->served.next; node != &server->served; node = node->next) {
+        struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
+
+        if (memcmp(&served->session->id, &hello.session, sizeof hello.session) == 0)
+            found = served;
+    }
+    sml_mutex_unlock(&server->host_lock);
+    assert_non_null(found);
+    return found;
+}
+
+static bool has_released(void *arg)
+{
+    struct sml_served *served = arg;
+    bool has;
+
+    sml_mutex_lock(served->lock);
+    has = served->session->callee.dropped_count > 0;
+    sml_mutex_unlock(served->lock);
+    return has;
+}
+
+static bool is_pulled(void *arg)
+{
+    struct sml_served *served = arg;
+    bool pulled;
+
+    sml_mutex_lock(served->lock);
+    pulled = served->session->in_batch;
+    sml_mutex_unlock(served->lock);
+    return pulled;
+}
+
+/* Two sessions have released a call each; while the committer is at the second one, the first
+ * releases another call. That is for the next batch: the session's record in this one does not
+ * cover it. */
+static void test_changes_while_pulled(void **state)
+{
+    struct kinds kinds = { 0 };
+    struct shop *shop = shop_make(NULL, export_kinds, &kinds);
+    struct sml_served *first, *second;
+    struct wire *wires[3];
+
+    (void)state;
+    rig_serve(shop->rig);
+    for (uint8_t i = 0; i < 3; i++) /* their stripes differ */
+        wires[i] = wire_meet(shop->rig, i + 1);
+    first = served_of(shop->rig, 1);
+    second = served_of(shop->rig, 2);
+    assert_ptr_not_equal(first->lock, second->lock);
+    for (uint64_t xid = 1; xid <= 2; xid++)
+        for (int i = 0; i < 2; i++) {
+            wire_call(wires[i], xid, "once", "");
+            wire_expect_reply(wires[i], xid, SEMEL_VALUE, "");
+        }
+    shop_allow(shop, 0);
+    wire_call(wires[2], 1, "once", ""); /* keeps the committer busy */
+    shop_wait_held(shop);
+    wire_ack(wires[0], 1, 1);
+    assert_true(kit_eventually(has_released, first, 60));
+    wire_ack(wires[1], 1, 1);
+    assert_true(kit_eventually(has_released, second, 60));
+    sml_mutex_lock(second->lock);
+    shop_allow(shop, -1);
+    assert_true(kit_eventually(is_pulled, first, 60));
+    wire_ack(wires[0], 2, 1);
+    assert_true(kit_eventually(has_released, first, 60));
+    sml_mutex_unlock(second->lock);
+    wire_expect_reply(wires[2], 1, SEMEL_VALUE, "");
+    wire_ack(wires[2], 1, 1);
+    wire_ack(wires[1], 2, 1);
+    assert_true(kit_eventually(shop_at_rest, shop, 60));
+    for (int i = 0; i < 3; i++)
+        wire_close(wires[i]);
+    shop_shut(shop);
+    shop_reopen(shop);
+    for (uint8_t i = 0; i < 3; i++)
+        assert_int_equal(served_of(shop->rig, i + 1)->session->callee.base, i < 2 ? 2 : 1);
+    shop_end(shop);
+}
+
 /* --- bounds -------------------------------------------------------------------------------- */
 
 static void export_gated(struct shop *shop, void *user)
@@ -384,6 +474,8 @@ int main(void)
         TEST("what is stored is counted", test_counters),
         TEST("many callers of several sessions leave nothing behind", test_many),
         TEST("large bodies come back as they went", test_big),
+        TEST("a session that changes while it is pulled is in the next batch again",
+             test_changes_while_pulled),
         TEST("handlers run in parallel beside the store", test_parallel),
         TEST("a method's limit is kept", test_limit),
         TEST("the backlog is exact", test_backlog),

@@ -415,6 +415,42 @@ static void test_expired(void **state)
     expired("transactional");
 }
 
+/* Other contents than those of the key prove that nobody executed these with it; but only if its
+ * caller has not had it for longer than keys are kept: before that one it may have been its own. */
+static void mismatched(const char *method)
+{
+    static const uint64_t ages[] = { 0, 1000, 1001 };
+    struct tally tally;
+    struct shop *shop = open_shop(&tally, 1000);
+    struct wire *wire = wire_meet_keyed(shop->rig, 1);
+
+    wire_call_keyed(wire, 1, method, "k", 0);
+    wire_expect_reply(wire, 1, SEMEL_VALUE, "1");
+    for (uint64_t i = 0; i < sizeof ages / sizeof *ages; i++) {
+        struct sml_call_frame call = call_of(method, "other contents");
+        uint8_t frame[SML_FRAME_BYTES_MAX];
+        struct sml_reply_frame reply;
+
+        call.key = semel_bytes_text("k");
+        call.key_age_ms = ages[i];
+        assert_true(wire_send(wire, frame, sml_encode_call(frame, 2 + i, &call)));
+        reply = wire_reply(wire, 2 + i);
+        assert_int_equal(reply.verdict.outcome, SEMEL_NOT_EXECUTED);
+        assert_int_equal(reply.verdict.status, SEMEL_KEY_MISMATCH);
+        assert_int_equal(reply.flags, SML_REPLY_RECORDED | (ages[i] > 1000 ? 0 : SML_REPLY_PROVEN));
+    }
+    assert_int_equal(atomic_load(&tally.runs), 1);
+    wire_close(wire);
+    close_shop(shop, &tally);
+}
+
+static void test_mismatch_proves(void **state)
+{
+    (void)state;
+    mismatched("once");
+    mismatched("transactional");
+}
+
 /* What a REPLY says beside its verdict: RECORDED of what is stored, PROVEN where the key was asked.
  */
 static void test_flags(void **state)
@@ -543,6 +579,7 @@ int main(void)
         TEST("methods that may run again, and servers without a store, have no keys", test_no_keys),
         TEST("a kept reply that is too large for its caller", test_small_caller),
         TEST("a key that is too old to be known is unknown", test_expired),
+        TEST("other contents prove only what can still be known", test_mismatch_proves),
         TEST("replies say what is recorded, and what is proven", test_flags),
         TEST("keys are purged when their time is over", test_purged),
         TEST("a call with a key survives its session", test_session_lost),

@@ -114,8 +114,9 @@ static void finish_taken(bool stopped)
     assert_int_equal(pthread_create(&thread, NULL, finish_all, &shelf), 0);
     if (stopped) {
         shop_shut(shop); /* waits for them */
-        shop_reopen(shop);
-        assert_int_equal(shop_rows(shop).ended, TAKEN);
+        shop_remake(shop);
+        assert_int_equal(shop_rows(shop).ended, TAKEN); /* before anybody fetches them */
+        rig_serve(shop->rig);
     }
     check_taken(seen);
     pthread_join(thread, NULL);
@@ -419,6 +420,69 @@ static void test_drain_with_callers(void **state)
     shop_end(shop);
 }
 
+/* --- refused ------------------------------------------------------------------------------- */
+
+static void export_echo_and_gate(struct shop *shop, void *user)
+{
+    struct semel_method_options harmless = { .kind = SEMEL_IDEMPOTENT };
+
+    rig_export(shop->rig, "echo", echo, NULL, NULL);
+    rig_export(shop->rig, "blocker", gated, user, &harmless);
+}
+
+static void send_refusable(struct wire *wire)
+{
+    struct sml_call_frame call = call_of("echo", "");
+    uint8_t frame[SML_FRAME_BYTES_MAX];
+
+    call.flags = SML_CALL_REFUSE_WHEN_FULL;
+    assert_true(wire_send(wire, frame, sml_encode_call(frame, 1, &call)));
+}
+
+/* A call had begun on paper when the server stopped. The next one is full when it comes again, and
+ * must not begin: that is written down, and told, though nothing else happens. */
+static void test_refused_again(void **state)
+{
+    struct semel_server_options options = { .workers = 1, .backlog_none = true };
+    struct seen blocked;
+    struct shop *shop;
+    struct wire *wire;
+    struct sml_frame frame;
+    struct gate gate;
+
+    (void)state;
+    gate_init(&gate);
+    shop = shop_make(&options, export_echo_and_gate, &gate);
+    shop_go(shop);
+    wire = wire_meet(shop->rig, 1);
+    shop_allow(shop, 0);
+    send_refusable(wire);
+    shop_wait_held(shop); /* its start is being stored */
+    semel_server_stop(shop->rig->server);
+    assert_int_equal(semel_server_wait(shop->rig->server, 60000, NULL), SEMEL_OK);
+    shop_allow(shop, -1);
+    shop_shut(shop);
+    wire_close(wire);
+    shop_reopen(shop);
+    assert_int_equal(rig_counters(shop->rig).calls_restored, 1);
+    start_call(shop->rig->client, "blocker", "", NULL, &blocked, NULL);
+    wait_inside(&gate, 1);
+    wire = wire_resume(shop->rig, 2, "echo", 1, 1);
+    wire_expect(wire, SML_LIST, &frame);
+    assert_int_equal(sml_list_listed(&frame.u.list, 0).state, SML_STATE_EXPECTED);
+    send_refusable(wire);
+    wire_expect(wire, SML_REPLY, &frame);
+    assert_int_equal(frame.u.reply.verdict.outcome, SEMEL_NOT_EXECUTED);
+    assert_int_equal(frame.u.reply.verdict.status, SEMEL_OVERLOADED);
+    assert_int_equal(frame.u.reply.flags, SML_REPLY_RECORDED);
+    wire_close(wire);
+    gate_open(&gate, true);
+    wait_seen(&blocked);
+    semel_result_clear(&blocked.result);
+    shop_end(shop);
+    gate_fini(&gate);
+}
+
 /* --- sessions ------------------------------------------------------------------------------ */
 
 static int count_served(struct semel_server *server)
@@ -586,6 +650,7 @@ int main(void)
         TEST("nothing begins while too many replies are stored", test_stalled),
         TEST("a drain waits for whom it serves, and for nobody else", test_drain),
         TEST("calls made while a server drains are for the next one", test_drain_with_callers),
+        TEST("a call that is refused when it comes again is told so", test_refused_again),
         TEST("sessions that end at once leave nothing", test_ended_unstored),
         TEST("many sessions at once are all stored", test_crowd),
         TEST("a session with many records is forgotten whole", test_many_records),

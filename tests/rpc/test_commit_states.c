@@ -466,11 +466,12 @@ static void stop_and_go_on(enum stage stage, bool transactional, bool gives_up)
     shop_allow(shop, -1);
     shop_shut(shop);
     check(scene, stage, atomic_load(&scene->seen.times) == 0);
-    shop_reopen(shop);
+    shop_remake(shop);
     assert_int_equal(shop_rows(shop).started, 0);
     assert_int_equal(shop_rows(shop).again,
                      stage == STARTING || stage == STARTED || scene->has_nudge);
     assert_int_equal(shop_rows(shop).crashes, 0);
+    rig_serve(shop->rig);
     let_go(scene);
     wait_seen(&scene->seen);
     check_done(scene, stage, 1 + gives_up);

@@ -387,8 +387,10 @@ static void die_of(int deaths, bool power, const char *key)
         assert_int_equal(semel_server_wait(shop->rig->server, 60000, NULL), SEMEL_STORE_FAILED);
         shop_shut(shop);
         assert_int_equal(atomic_load(&seen.times), 0);
+        shop_allow(shop, 1); /* the death is written down, and nothing goes on yet */
         shop_reopen(shop);
         assert_int_equal(shop_rows(shop).crashes, power ? 0 : i);
+        shop_allow(shop, -1);
         if (power)
             continue;
         assert_int_equal(rig_counters(shop->rig).calls_crashed, 1);
@@ -471,6 +473,54 @@ static void test_poisoned_is_listed(void **state)
 static bool session_gone(void *arg)
 {
     return rig_counters(arg).sessions_open == 0;
+}
+
+struct onlooker {
+    struct rig *rig;
+    atomic_bool enough;
+    uint64_t most;
+};
+
+static void *look_on(void *arg)
+{
+    struct onlooker *onlooker = arg;
+
+    while (!atomic_load(&onlooker->enough)) {
+        struct semel_server_counters counters = rig_counters(onlooker->rig);
+
+        REQUIRE(counters.sessions_open >= onlooker->most);
+        onlooker->most = counters.sessions_open;
+    }
+    return NULL;
+}
+
+#define MANY 200
+
+/* Whoever looks at a server that is starting sees what it has restored so far. */
+static void test_looked_at(void **state)
+{
+    struct sight sight = { .gone = true };
+    struct shop *shop = shop_make(NULL, export_sights, &sight);
+    struct onlooker onlooker = { .rig = shop->rig };
+    pthread_t thread;
+
+    (void)state;
+    rig_serve(shop->rig);
+    for (uint8_t i = 0; i < MANY; i++) {
+        struct wire *wire = wire_meet(shop->rig, i);
+
+        wire_call(wire, 1, "echo", "");
+        wire_expect_reply(wire, 1, SEMEL_VALUE, "");
+        wire_close(wire);
+    }
+    shop_shut(shop);
+    shop_remake(shop);
+    assert_int_equal(pthread_create(&thread, NULL, look_on, &onlooker), 0);
+    rig_serve(shop->rig);
+    assert_int_equal(rig_counters(shop->rig).sessions_open, MANY);
+    atomic_store(&onlooker.enough, true);
+    pthread_join(thread, NULL);
+    shop_end(shop);
 }
 
 /* A session has its full time from the restart on, however long the server was away. */
@@ -718,6 +768,7 @@ int main(void)
         TEST("a transaction that kills its server runs again, alone, and not for ever",
              test_deadly),
         TEST("a poisoned call is listed with its deaths", test_poisoned_is_listed),
+        TEST("a server may be looked at while it starts", test_looked_at),
         TEST("what was released stays released", test_released),
         TEST("sessions have their full time after a restart", test_full_lease),
         TEST("a damaged store is not served from", test_damaged),

@@ -223,13 +223,17 @@ static inline struct sml_incoming *durable_running(struct durable *d)
 }
 
 /* Call 1 is released, and gone from the table; `remains` says whether a change of that kind is to
- * be stored of it: then it is, and base rises with it. */
+ * be stored of it: then it is, and base rises with it. Until then its record holds no reply that
+ * nobody will ask for. */
 static inline void durable_forgotten(struct durable *d, bool remains, enum sml_change_kind kind)
 {
     durable_silent(d);
     if (remains) {
         struct sml_change change = durable_change(d, kind, 1);
 
+        assert_int_equal(change.in->reply == NULL, kind == SML_CHANGE_FORGET);
+        assert_int_equal(change.in->verdict.text.size + change.in->verdict.body.size == 0,
+                         kind == SML_CHANGE_FORGET);
         assert_true(sml_callee_base_rises(&d->callee));
         assert_int_equal(d->callee.base_pending, 1);
         durable_fail(d, &change);

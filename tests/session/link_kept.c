@@ -57,6 +57,33 @@ static void expect_nothing_sent(struct fixture *f)
     assert_int_equal(sml_link_pull(&f->link, bytes, sizeof bytes, f->now), 0);
 }
 
+/* A file that was put back from a copy is older than its session: that is given up, and the calls
+ * are made again under their keys. Later in a process the same answer is final. */
+static void a_session_older_than_itself_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_link_identity old;
+    struct sml_session_id session;
+    struct sml_call *call;
+
+    fixture_pump(f);
+    old = f->saved;
+    session = f->link.session;
+    next_process(f);
+    fixture_pass(f, SML_SECOND);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    f->saved = old;
+    next_process(f);
+    call = fixture_submit(f, "x");
+    fixture_pass(f, SML_SECOND);
+    assert_int_equal(f->link.state, SML_LINK_UP);
+    assert_memory_not_equal(&f->link.session, &session, sizeof session);
+    assert_false(f->link.recalled);
+    fixture_finish(f, fixture_begin(f), SEMEL_VALUE, "y");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "y");
+}
+
 static void it_is_saved_before_anything_is_sent(void **state)
 {
     struct fixture *f = *state;
@@ -627,6 +654,7 @@ static void a_reply_may_be_cut_by_a_restart(void **state)
 int link_kept(void)
 {
     const struct CMUnitTest kept[] = {
+        KEPT("a session older than itself is given up", a_session_older_than_itself_is_given_up),
         KEPT("it is saved before anything is sent", it_is_saved_before_anything_is_sent),
         ROW("a session that is not kept is not saved", a_session_that_is_not_kept_is_not_saved),
         KEPT("what cannot be saved is tried again later",

@@ -474,7 +474,7 @@ static void end_batch(bool committed)
     for (uint32_t i = 0; i < world.change_count; i++) {
         struct sml_change *change = &world.changes[i];
         struct sml_incoming *in = change->in;
-        uint64_t row = in->xid;
+        uint64_t xid = in->xid, row = xid;
 
         if (committed) {
             store_key(change);
@@ -483,7 +483,8 @@ static void end_batch(bool committed)
             else
                 write_call(in, state_of[change->kind]);
         }
-        sml_callee_recorded(callee, change, row, committed);
+        if (!sml_callee_recorded(callee, change, row, committed))
+            world.calls[xid - 1].hand = NOT_HELD;
     }
     if (committed && world.session_change == SML_SESSION_PUT)
         world.session_record = world.next_session_record;

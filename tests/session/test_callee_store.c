@@ -250,13 +250,20 @@ static void a_window_of_released_calls_is_forgotten_first(void **state)
 
 /* --- transactions that are gone ---------------------------------------------------------- */
 
-static struct sml_incoming *decided(const char *body)
+static struct sml_incoming *running(const char *body)
 {
     struct sml_incoming *in;
 
     assert_int_equal(durable_call(&d, d.callee.hi + 1, body, "", 0), SEMEL_OK);
     in = durable_take(&d);
     assert_true(sml_callee_begin(&d.callee, in, 0, 0));
+    return in;
+}
+
+static struct sml_incoming *decided(const char *body)
+{
+    struct sml_incoming *in = running(body);
+
     durable_decide(&d, in, "verdict");
     return in;
 }
@@ -315,14 +322,35 @@ static void a_transaction_that_is_gone_may_have_nobody_waiting(void **state)
     assert_false(sml_callee_has_change(&d.callee));
 }
 
-static struct sml_incoming *running(const char *body)
+/* Cancelled while it ran, or while its transaction was under way. What is committed stands, for
+ * what is lost it was in time. */
+static void a_transaction_that_is_gone_may_be_cancelled(void **state)
 {
-    struct sml_incoming *in;
+    for (int i = 0; i < 4; i++) {
+        bool late = i % 2, committed = i / 2;
+        struct sml_incoming *in = late ? decided("a") : running("a");
+        struct sml_change change = { SML_CHANGE_END, in };
 
-    assert_int_equal(durable_call(&d, d.callee.hi + 1, body, "", 0), SEMEL_OK);
-    in = durable_take(&d);
-    assert_true(sml_callee_begin(&d.callee, in, 0, 0));
-    return in;
+        durable_cancel(&d, 1);
+        if (!late)
+            durable_decide(&d, in, "verdict");
+        durable_silent(&d);
+        if (committed) {
+            durable_commit(&d, &change);
+            durable_replied(&d, 1, SEMEL_VALUE, SEMEL_OK, SML_REPLY_RECORDED);
+        } else {
+            sml_callee_retry(&d.callee, in);
+            durable_silent(&d);
+            assert_false(sml_callee_begin(&d.callee, in, 0, 0));
+            durable_replied(&d, 1, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, 0);
+            assert_int_equal(d.callee.bytes_stored, strlen(semel_status_text(SEMEL_CANCELLED)));
+        }
+        assert_int_equal(d.callee.held, 0);
+        assert_int_equal(d.callee.bytes_in, 0);
+        assert_null(sml_callee_next_cancelled(&d.callee));
+        tear_down(state);
+        set_up(state);
+    }
 }
 
 /* Its transaction was lost before it had a verdict. */
@@ -354,6 +382,35 @@ static void a_call_that_is_given_back_may_have_nobody_waiting(void **state)
     assert_false(sml_callee_begin(&d.callee, in, 0, 0));
     assert_int_equal(d.callee.held, 0);
     assert_false(sml_callee_has_change(&d.callee));
+}
+
+/* Its caller cancelled it: then it neither runs again nor is put off. A server that stops cancels,
+ * too, but for its own reasons. */
+static void a_call_that_is_given_back_may_be_cancelled(void **state)
+{
+    for (int i = 0; i < 3; i++) {
+        struct sml_incoming *in = running("a");
+
+        if (i < 2)
+            durable_cancel(&d, 1);
+        else
+            sml_callee_stop(&d.callee, SEMEL_STOPPED);
+        sml_callee_give_back(&d.callee, in);
+        assert_true(atomic_load(&in->cancelled));
+        if (i == 0)
+            assert_false(sml_callee_begin(&d.callee, in, 0, 0));
+        else if (i == 1)
+            sml_callee_refuse(&d.callee, in, 20);
+        if (i < 2) {
+            durable_replied(&d, 1, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, 0);
+        } else {
+            sml_callee_postpone_to_restart(&d.callee, in);
+            durable_silent(&d);
+        }
+        assert_int_equal(d.callee.held, 0);
+        tear_down(state);
+        set_up(state);
+    }
 }
 
 /* --- keys -------------------------------------------------------------------------------- */
@@ -683,6 +740,37 @@ static void a_server_may_leave_what_the_next_one_finds(void **state)
     expect_may_leave(true, true);
 }
 
+/* Nothing begins as long as nobody fetches what is stored: if nobody is there, that is for the next
+ * server to see to. */
+static void a_server_may_leave_what_stored_replies_hold_back(void **state)
+{
+    struct sml_incoming *first, *started, *taken, *running;
+
+    (void)state;
+    d.callee.limits.session_bytes = 3;
+    for (uint64_t xid = 1; xid <= 4; xid++)
+        assert_int_equal(give_call(xid, ""), SEMEL_OK);
+    first = durable_running(&d);
+    started = durable_started(&d);
+    running = durable_running(&d);
+    taken = durable_take(&d);
+    durable_finish(&d, first, "four");
+    durable_stored(&d, SML_CHANGE_END, 1);
+    assert_true(sml_callee_is_stalled(&d.callee));
+    expect_may_leave(false, false); /* a handler runs */
+    durable_ack(&d, 3);
+    expect_may_leave(false, false); /* still */
+    durable_finish(&d, running, "");
+    expect_may_leave(false, true);
+    assert_int_equal(give_call(5, ""), SEMEL_OK);
+    expect_may_leave(false, true);
+    durable_ack(&d, 1); /* they go on */
+    expect_may_leave(false, false);
+    assert_true(sml_callee_begin(&d.callee, started, 0, 0));
+    durable_finish(&d, started, "");
+    sml_callee_refuse(&d.callee, taken, 20);
+}
+
 #define FRESH(name, function) { name, function, set_up, tear_down, NULL }
 
 int main(void)
@@ -700,9 +788,11 @@ int main(void)
         FRESH("a transaction that is gone: too late", a_transaction_that_is_gone_may_be_too_late),
         FRESH("a transaction that is gone: nobody waits",
               a_transaction_that_is_gone_may_have_nobody_waiting),
+        FRESH("a transaction that is gone: cancelled", a_transaction_that_is_gone_may_be_cancelled),
         FRESH("a call that is given back: runs again", a_call_that_is_given_back_runs_again),
         FRESH("a call that is given back: nobody waits",
               a_call_that_is_given_back_may_have_nobody_waiting),
+        FRESH("a call that is given back: cancelled", a_call_that_is_given_back_may_be_cancelled),
         FRESH("a key that was used has its verdict", a_key_that_was_used_has_its_verdict),
         FRESH("a key of another call", a_key_of_another_call_proves_that_nothing_was_done),
         FRESH("an answer may come too late", an_answer_may_come_too_late),
@@ -720,6 +810,8 @@ int main(void)
               what_waits_when_the_server_stops_waits_for_the_next),
         FRESH("a server may leave what the next one finds",
               a_server_may_leave_what_the_next_one_finds),
+        FRESH("a server may leave what stored replies hold back",
+              a_server_may_leave_what_stored_replies_hold_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL) + store_releasing() + store_restoring() +

@@ -545,7 +545,8 @@ static void a_keys_fields_are_in_range(void **state)
     static const struct change changes[] = {
         { KEY_STATE, 1, 0, false },
         { KEY_STATE, 1, SML_CALL_STARTED, true },
-        { KEY_STATE, 1, SML_CALL_AGAIN, false },
+        { KEY_STATE, 1, SML_CALL_AGAIN, true },
+        { KEY_STATE, 1, SML_CALL_AGAIN + 1, false },
         { KEY_METHOD, 1, 0, false },
         { KEY_METHOD, 1, 4, false },
         { KEY_KEY, 1, 0, false },

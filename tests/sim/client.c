@@ -189,6 +189,7 @@ static void take_done(struct sim_world *world, struct sim_client *client)
     while ((call = sml_caller_next_done(&client->link.caller)) != NULL) {
         struct sim_slot *slot = SML_CONTAINER(call, struct sim_slot, call);
 
+        sim_trace_done(world, call);
         sim_ledger_done(world, slot);
         if (world->durable)
             sim_watch_answered(world, client, call);
@@ -375,6 +376,7 @@ void sim_client_input(struct sim_world *world, struct sim_client *client, struct
     sml_link_input(&client->link, data, size, &used, world->now);
     if (world->durable)
         sim_watch_read(world, client, &watch);
+    sim_trace_client(world, client);
     if (used > size)
         sim_fail(world, "client %u consumed %zu of %zu bytes", client->index, used, size);
     pipe->read += used;

@@ -375,7 +375,11 @@ static void tell_entry(struct sim_world *world, struct sim_commit *commit, struc
     }
     if (!committed && entry->key.reply)
         sml_release(&commit->server->arena.mem, entry->key.reply);
-    sml_callee_recorded(callee, &entry->change, entry->row, committed);
+    entry->change.in->begun |= committed && entry->key.begun;
+    if (!sml_callee_recorded(callee, &entry->change, entry->row, committed)) {
+        commit->starting--;
+        sim_job_let_go(world, job);
+    }
     if (start && committed)
         release_started(world, commit, job);
 }
@@ -478,6 +482,7 @@ static void purge_concluded(struct sim_world *world, struct sim_commit *commit,
 static void changes_concluded(struct sim_world *world, struct sim_commit *commit,
                               enum sml_stored stored)
 {
+    sim_trace_concluded(world, stored);
     if (stored != SML_STORED)
         sim_commit_trouble(world, commit, stored);
     if (stored != SML_STORE_UNKNOWN)

@@ -144,7 +144,7 @@ struct sim_key_answer {
     enum sim_key_state state;
     struct sml_verdict verdict;
     uint8_t *reply;
-    bool proven;
+    bool proven, begun;
 };
 
 struct sim_entry {
@@ -210,6 +210,7 @@ struct sim_commit {
     struct sim_txn_call calls[SIM_BATCH_CALLS];
     uint32_t call_count, ran;
     bool overtaken;          /* lost by a call that was interrupted, and has ended */
+    bool again;              /* what runs was lost so before */
     struct sim_job *running; /* its handler does */
     uint64_t handler_until, batch_until;
     enum sim_point die_at;
@@ -255,7 +256,8 @@ void sim_txn_concluded(struct sim_world *world, struct sim_commit *commit, enum 
 enum sml_stored sim_key_put(struct sim_world *world, struct sim_commit *commit,
                             const struct sml_session *session, const struct sml_incoming *in,
                             bool ended);
-/* Its key says nothing any more of a call that has begun and will not end. */
+/* Of a call that has begun and will not end its key says nothing any more; or, if an earlier server
+ * began it, that whoever uses it next may not be the first. */
 enum sml_stored sim_key_free(struct sim_world *world, struct sim_commit *commit,
                              const struct sml_session *session, const struct sml_incoming *in);
 enum sml_stored sim_key_ask(struct sim_world *world, struct sim_commit *commit,
@@ -413,6 +415,10 @@ struct sim_durable {
     uint32_t units[64], unit_count; /* recent first uses of keys */
     uint8_t *scratch;
 };
+
+/* trace.c: the open transaction is written; it has ended. */
+void sim_trace_write(struct sim_world *world, const struct sim_store *store);
+void sim_trace_concluded(struct sim_world *world, enum sml_stored stored);
 
 void sim_durable_init(struct sim_world *world);
 void sim_durable_fini(struct sim_world *world);

@@ -128,6 +128,7 @@ static void have_effect(struct sim_world *world, struct sim_job *job)
         sim_judge_effect(world, job);
     else
         sim_ledger_effect(world, job->nonce);
+    sim_trace_call(world, job, "effect");
 }
 
 static void job_finish(struct sim_world *world, struct sim_job *job)
@@ -146,6 +147,7 @@ static void job_finish(struct sim_world *world, struct sim_job *job)
     }
     if (world->durable)
         sim_judge_touch(world, job->in, false);
+    sim_trace_finish(world, job, verdict.outcome);
     if (!sml_callee_finish(callee, job->in, &verdict, reply))
         sim_mark(world, SIM_MARK_LATE_FINISH);
     server->busy--;
@@ -254,6 +256,7 @@ static void job_run(struct sim_world *world, struct sim_job *job)
     server->busy++;
     job->running = true;
     sml_list_push_back(&server->running, &job->link);
+    sim_trace_call(world, job, "run");
     if (job->known) {
         if (world->durable)
             sim_judge_begin(world, job);

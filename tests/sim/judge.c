@@ -299,16 +299,45 @@ void sim_judge_touch(struct sim_world *world, const struct sml_incoming *in, boo
     touch(world, unit_of(world, job->nonce));
 }
 
-/* Only who puts an old copy back asks when that was. */
+/* The effect of a transactional call, as it is on some server's disk; 0: there is none. */
+static uint8_t stored_effect(const struct sim_world *world, uint32_t unit)
+{
+    for (uint32_t i = 0; i < world->params.servers; i++) {
+        const struct sim_store *store = world->durable->stores[i];
+        const struct sim_cell *cell = sim_store_find_durable(store, SIM_TABLE_EFFECTS, unit);
+
+        if (cell)
+            return cell->data[0];
+    }
+    return 0;
+}
+
+/* What is proven not to have been executed has no effect, by whatever call with its key. */
+static void check_proven(struct sim_world *world, const struct sim_row *unit,
+                         const struct sml_incoming *in)
+{
+    uint32_t nonce = (uint32_t)(unit - world->rows);
+    bool had = unit->kind == SIM_TXN ? stored_effect(world, nonce) != 0 : unit->effects > 0;
+
+    if (!had || unit->kind == SIM_IDEMPOTENT || unit->durable.mixed || unit->durable.forgiven ||
+        unit->durable.loose)
+        return;
+    sim_fail(world, "a call with key %s is proven not to have been executed (%s), but call %u was",
+             in->key, semel_status_name(in->verdict.status), nonce);
+}
+
 void sim_judge_ended(struct sim_world *world, const struct sml_session *session,
                      const struct sml_incoming *in)
 {
-    struct sim_row *row;
+    /* Only who puts an old copy back asks when that was. */
+    bool copies = sim_on(world, SIM_OLD_COPY) || sim_on(world, SIM_RENEWED_COPY);
+    struct sim_row *row = NULL;
 
-    if (!sim_on(world, SIM_OLD_COPY) && !sim_on(world, SIM_RENEWED_COPY))
-        return;
-    row = sim_judge_downstream(world, sim_request_key(session, in));
-    if (row)
+    if (copies || in->proven)
+        row = sim_judge_downstream(world, sim_request_key(session, in));
+    if (row && in->proven)
+        check_proven(world, row, in);
+    if (row && copies)
         touch(world, row);
 }
 
@@ -372,19 +401,6 @@ static uint8_t find_run(const struct sim_world *world, uint32_t contents,
     for (uint8_t run = unit->runs; run > 0; run--)
         if (is_of_run(world, contents, run, verdict))
             return run;
-    return 0;
-}
-
-/* The effect of a transactional call, as it is on some server's disk; 0: there is none. */
-static uint8_t stored_effect(const struct sim_world *world, uint32_t unit)
-{
-    for (uint32_t i = 0; i < world->params.servers; i++) {
-        const struct sim_store *store = world->durable->stores[i];
-        const struct sim_cell *cell = sim_store_find_durable(store, SIM_TABLE_EFFECTS, unit);
-
-        if (cell)
-            return cell->data[0];
-    }
     return 0;
 }
 
@@ -457,9 +473,6 @@ static void check_not_executed(struct sim_world *world, uint32_t nonce, const st
     if (unit->durable.shared)
         had = row->durable.happened && row->durable.unit != nonce &&
               row->durable.contents == nonce && row->kind != SIM_IDEMPOTENT;
-    /* A key that may be run again is free when its call is gone; nobody knows then that it ran. */
-    if (row->kind == SIM_RERUN && row->durable.keyed && call->rerun)
-        had = false;
     if (had && !unit->durable.forgiven && !unit->durable.loose)
         sim_fail(world, "call %u was told 'not executed' (%s) but had its effect", nonce,
                  semel_status_name(status));
@@ -558,7 +571,7 @@ void sim_judge_close(struct sim_world *world)
         uint8_t effect = row->kind == SIM_TXN ? stored_effect(world, row->durable.unit) : 0;
 
         if (row->state != SIM_ROW_DONE || unit->durable.forgiven || unit->durable.loose ||
-            unit->durable.shared || (row->kind == SIM_RERUN && row->durable.keyed))
+            unit->durable.shared)
             continue;
         if (row->outcome == SEMEL_NOT_EXECUTED && (effect || row->effects))
             sim_fail(world, "call %u was told 'not executed' but had its effect", i);

@@ -21,6 +21,14 @@ static bool is_its(const struct sml_key_record *record, const struct sml_session
     return record->xid == in->xid && (session->row == 0 || record->session == session->row);
 }
 
+static enum sml_stored write_key(struct sim_world *world, struct sim_store *store,
+                                 const uint8_t hash[32], const struct sml_key_record *record)
+{
+    sml_key_record_encode(record, world->durable->scratch);
+    return sim_store_put_key(world, store, hash, record->kept_since,
+                             semel_bytes(world->durable->scratch, sml_key_record_bytes(record)));
+}
+
 enum sml_stored sim_key_free(struct sim_world *world, struct sim_commit *commit,
                              const struct sml_session *session, const struct sml_incoming *in)
 {
@@ -35,9 +43,14 @@ enum sml_stored sim_key_free(struct sim_world *world, struct sim_commit *commit,
         return SML_STORED;
     SML_ASSERT(!sml_key_record_decode(semel_bytes(cell->data, cell->bytes), &record));
     /* It may be another call's by now, of a caller that came later. */
-    if (record.state == SML_CALL_STARTED && is_its(&record, session, in))
+    if (record.state != SML_CALL_STARTED || !is_its(&record, session, in))
+        return SML_STORED;
+    if (!in->begun)
         return sim_store_forget(world, store, SIM_TABLE_KEYS, cell->key);
-    return SML_STORED;
+    sim_mark(world, SIM_MARK_KEY_AGAIN);
+    record.state = SML_CALL_AGAIN;
+    record.kept_since = sim_store_clock(world, store);
+    return write_key(world, store, hash, &record);
 }
 
 enum sml_stored sim_key_put(struct sim_world *world, struct sim_commit *commit,
@@ -61,9 +74,7 @@ enum sml_stored sim_key_put(struct sim_world *world, struct sim_commit *commit,
         record.verdict = in->verdict;
         record.kept_since = sim_store_clock(world, store);
     }
-    sml_key_record_encode(&record, world->durable->scratch);
-    return sim_store_put_key(world, store, hash, record.kept_since,
-                             semel_bytes(world->durable->scratch, sml_key_record_bytes(&record)));
+    return write_key(world, store, hash, &record);
 }
 
 /* ---- asking -------------------------------------------------------------------------------- */
@@ -81,21 +92,12 @@ static void answer_with(struct sim_key_answer *out, enum semel_outcome outcome,
 static bool copy_verdict(struct sml_session *session, const struct sml_verdict *from,
                          struct sim_key_answer *out)
 {
-    struct semel_bytes *const parts[] = { &out->verdict.text, &out->verdict.detail,
-                                          &out->verdict.trace, &out->verdict.body };
-    size_t bytes = from->text.size + from->detail.size + from->trace.size + from->body.size;
-    uint8_t *at = sml_callee_reply_alloc(&session->callee, bytes);
-
-    if (at == NULL)
+    out->reply = sml_callee_reply_alloc(&session->callee, sml_verdict_bytes(from));
+    if (out->reply == NULL)
         return false;
     out->state = SIM_KEY_ANSWERED;
     out->verdict = *from;
-    out->reply = at;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        if (parts[i]->size > 0)
-            parts[i]->data = memcpy(at, parts[i]->data, parts[i]->size);
-        at += parts[i]->size;
-    }
+    sml_verdict_place(&out->verdict, out->reply);
     return true;
 }
 
@@ -107,21 +109,23 @@ enum sml_stored sim_key_ask(struct sim_world *world, struct sim_commit *commit,
     const struct sim_cell *cell;
     struct sml_key_record record;
     uint8_t hash[32];
+    /* What its caller did with it when it was younger may have been forgotten since. */
+    bool too_old = in->key_age_ms > world->durable->retention_ms;
 
     memset(out, 0, sizeof *out);
     hash_key(session, in, hash);
     cell = sim_store_find(store, SIM_TABLE_KEYS, sim_key_number(hash));
-    if (!cell) {
-        if (in->key_age_ms > world->durable->retention_ms) {
-            answer_with(out, SEMEL_UNKNOWN, SEMEL_KEY_EXPIRED, false);
-            sim_mark(world, SIM_MARK_KEY_EXPIRED);
-        }
-        return SML_STORED;
-    }
-    SML_ASSERT(!sml_key_record_decode(semel_bytes(cell->data, cell->bytes), &record));
-    if (!sml_fingerprint_equal(record.fingerprint, in->fingerprint)) {
-        answer_with(out, SEMEL_NOT_EXECUTED, SEMEL_KEY_MISMATCH, true);
+    if (cell)
+        SML_ASSERT(!sml_key_record_decode(semel_bytes(cell->data, cell->bytes), &record));
+    if (cell && !sml_fingerprint_equal(record.fingerprint, in->fingerprint)) {
+        answer_with(out, SEMEL_NOT_EXECUTED, SEMEL_KEY_MISMATCH, !too_old);
         sim_mark(world, SIM_MARK_KEY_MISMATCH);
+    } else if (!cell || record.state == SML_CALL_AGAIN) {
+        out->begun = cell != NULL;
+        if (!too_old)
+            return SML_STORED;
+        answer_with(out, SEMEL_UNKNOWN, SEMEL_KEY_EXPIRED, false);
+        sim_mark(world, SIM_MARK_KEY_EXPIRED);
     } else if (record.state == SML_CALL_ENDED) {
         sim_mark(world, SIM_MARK_KEY_REPLAYED);
         if (copy_verdict(session, &record.verdict, out))

@@ -50,6 +50,7 @@ void sim_life_ended(struct sim_world *world, struct sim_server *server)
         sim_store_power_cut(world, server->store);
     else
         sim_store_process_died(world, server->store);
+    sim_trace_died(world, server);
     sim_commit_reset(world, commit);
     if (at == SIM_AT_RESTORE) /* the next process is the one that is meant */
         commit->die_at = at;
@@ -79,6 +80,7 @@ static void leave(struct sim_world *world, struct sim_server *server)
         sim_fail(world, "server %u leaves %llu bytes in %llu pieces", server->index,
                  (unsigned long long)server->arena.bytes, (unsigned long long)server->arena.count);
     sim_judge_left(world, server);
+    sim_trace_left(world);
     sim_mark(world, SIM_MARK_CLEAN_EXIT);
 }
 
@@ -114,6 +116,7 @@ void sim_life_stop(struct sim_world *world, struct sim_server *server)
         return;
     }
     sim_say(world, "server %u stops", server->index);
+    sim_trace_stop(world, server);
     server->stopping = true;
     for (node = server->sessions.next; node != &server->sessions; node = node->next) {
         struct sim_session *info = SML_CONTAINER(node, struct sim_session, all);

@@ -200,6 +200,7 @@ static void pipe_fill(struct sim_world *world, struct sim_pipe *pipe)
             break;
         if (world->durable)
             sim_watch_written(world, pipe, out, bytes);
+        sim_trace_written(world, pipe, out, bytes);
         if (!pipe->dead)
             pipe->end += bytes;
         if (begin > pipe->end)

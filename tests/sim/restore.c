@@ -192,11 +192,13 @@ static enum sml_stored write_key(struct restoring *r, const struct sml_key_recor
 
     sim_mark(world, SIM_MARK_KEY_LOST);
     sml_record_key_hash(&record.principal, record.method, record.key, hash);
-    if (kind_of(record.method) == SIM_RERUN)
-        return sim_store_forget(world, store, SIM_TABLE_KEYS, sim_key_number(hash));
-    record.state = SML_CALL_ENDED;
     record.kept_since = sim_store_clock(world, store);
-    record.verdict = (struct sml_verdict){ .outcome = SEMEL_UNKNOWN, .status = SEMEL_SERVER_DIED };
+    record.state = SML_CALL_AGAIN;
+    if (kind_of(record.method) != SIM_RERUN) {
+        record.state = SML_CALL_ENDED;
+        record.verdict =
+            (struct sml_verdict){ .outcome = SEMEL_UNKNOWN, .status = SEMEL_SERVER_DIED };
+    }
     sml_key_record_encode(&record, world->durable->scratch);
     return sim_store_put_key(world, store, hash, record.kept_since,
                              semel_bytes(world->durable->scratch, sml_key_record_bytes(&record)));

@@ -3,6 +3,7 @@
  *
  *   sim [--seed N | --seeds A..B] [--calls N] [--mode swarm|full|calm|hostile|store|steady]
  *       [--with FAULT,..] [--only FAULT,..] [--without FAULT,..] [--clients N] [--target N]
+ *       [--trace FOLDER]
  *       [--dedup-off] [--lying-disk] [--complete] [--twice] [--shrink] [--details] [--verbose]
  *
  * --calls is per seed. --with switches faults on, --only and --without others off. --clients and
@@ -291,6 +292,9 @@ static bool parse_value(struct run *run, const char *name, char *value)
         run->options.clients = (uint32_t)strtoul(value, &end, 0);
     } else if (strcmp(name, "--target") == 0) {
         run->options.target = (uint32_t)strtoul(value, &end, 0);
+    } else if (strcmp(name, "--trace") == 0) {
+        run->options.trace = value;
+        return true;
     } else if (strcmp(name, "--with") == 0) {
         return parse_faults(value, &run->options.with);
     } else if (strcmp(name, "--only") == 0) {

@@ -327,6 +327,8 @@ static void hello(struct sim_world *world, struct sim_server *server, struct sim
         sim_mark(world, SIM_MARK_TAKEOVER);
         sim_server_settle(world, conn_of(loser));
     }
+    if (session)
+        sim_trace_hello(world, hello);
     if (session && !session->user)
         sim_session_new(world, server, session, conn->client_index);
     if (session)
@@ -339,6 +341,7 @@ static size_t feed(struct sim_world *world, struct sim_conn *conn, enum sml_peer
     const uint8_t *data = conn->up.buffer + conn->up.read;
     size_t size = conn->up.avail - conn->up.read, used = 0;
     uint8_t *exact = NULL;
+    bool live;
 
     if (world->params.exact) {
         exact = malloc(size + !size);
@@ -346,7 +349,10 @@ static size_t feed(struct sim_world *world, struct sim_conn *conn, enum sml_peer
         data = memcpy(exact, data, size);
     }
     conn->heard_at = world->now;
+    live = conn->peer.state != SML_PEER_CLOSING;
     *out_event = sml_peer_input(&conn->peer, data, size, &used, out_hello, world->now);
+    if (live)
+        sim_trace_read(world, data, used);
     free(exact);
     if (used > size)
         sim_fail(world, "a peer consumed %zu of %zu bytes", used, size);

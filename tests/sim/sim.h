@@ -14,6 +14,7 @@
  *   handlers.c the servers' run queue, workers and handlers
  *   plan.c     what each call asks for
  *   ledger.c   the oracle: which effects happened, what was answered
+ *   trace.c    what one session shows, for tests/model
  *   hostile.c  peers that send garbage, thieves, poisoned servers
  *   report.c   counters of faults and of states that must have been reached
  *   run.c      options, many seeds, replay
@@ -232,6 +233,7 @@ enum sim_fault {
     X(KEY_EXPIRED, "key asked for too late")                                                       \
     X(KEY_PURGED, "key no longer kept")                                                            \
     X(KEY_LOST, "key found whose call was gone")                                                   \
+    X(KEY_AGAIN, "key freed by a call that may have run")                                          \
     X(LEFT, "verdict stored for its key alone")                                                    \
     X(IDENTITY_RESUMED, "session resumed by the next process")                                     \
     X(RESUBMITTED, "keyed call submitted again by the next process")                               \
@@ -280,6 +282,7 @@ struct sim_options {
     bool verbose;
     uint64_t with, only, without; /* fault bits */
     uint32_t clients, target;     /* at most; 0: as the seed says */
+    const char *trace;            /* a folder: trace.c */
 };
 
 static inline bool sim_has_stores(const struct sim_options *options)
@@ -556,6 +559,7 @@ struct sim_job {
     uint8_t kind; /* enum sim_kind; with a store */
     bool started; /* its start is stored */
     bool alone;   /* it is to have a transaction of its own */
+    bool again;   /* an interrupted call cost it one: not together with calls that begin */
 };
 
 struct sim_server {
@@ -699,6 +703,7 @@ struct sim_world {
     char why[512];
     struct sim_durable *durable; /* NULL: nobody has a store */
     struct sim_server *dying;
+    struct sim_trace *trace; /* NULL: none is written */
 };
 
 static inline bool sim_on(const struct sim_world *world, enum sim_fault fault)
@@ -733,6 +738,32 @@ bool sim_world_run(const struct sim_options *options, uint64_t seed, struct sim_
 
 /* The command line. */
 int sim_main(int argc, char **argv);
+
+/* ---- traces for the model: trace.c ----------------------------------------------------------- */
+
+/* None of these does anything in a world without a trace; with one its menu is a smaller one. */
+uint64_t sim_trace_menu(const struct sim_world *world, uint64_t menu);
+void sim_trace_begin(struct sim_world *world);
+void sim_trace_quiet(struct sim_world *world);
+void sim_trace_end(struct sim_world *world);
+/* Are more faults to come, though there are no more calls? */
+bool sim_trace_lingers(const struct sim_world *world);
+/* What an end has written, or the server has read. */
+void sim_trace_written(struct sim_world *world, const struct sim_pipe *pipe, const uint8_t *data,
+                       size_t size);
+void sim_trace_read(struct sim_world *world, const uint8_t *data, size_t size);
+/* A HELLO was accepted. */
+void sim_trace_hello(struct sim_world *world, const struct sml_hello *hello);
+/* The client's link has read something. */
+void sim_trace_client(struct sim_world *world, struct sim_client *client);
+void sim_trace_done(struct sim_world *world, const struct sml_call *call);
+/* Its handler: "run", "effect". */
+void sim_trace_call(struct sim_world *world, const struct sim_job *job, const char *what);
+void sim_trace_finish(struct sim_world *world, const struct sim_job *job,
+                      enum semel_outcome outcome);
+void sim_trace_stop(struct sim_world *world, const struct sim_server *server);
+void sim_trace_left(struct sim_world *world);
+void sim_trace_died(struct sim_world *world, const struct sim_server *server);
 
 /* ---- report -------------------------------------------------------------------------------- */
 

@@ -289,6 +289,7 @@ enum sml_stored sim_store_unguard(struct sim_store *store, bool keep)
 void sim_store_write(struct sim_world *world, struct sim_store *store)
 {
     SML_ASSERT(store->open);
+    sim_trace_write(world, store);
     store->open = false;
     store->unsynced = true;
     store->written = store->log_count;

@@ -18,14 +18,15 @@ static struct sml_callee *callee_of(const struct sim_job *job)
 /* ---- ends of a request --------------------------------------------------------------------- */
 
 /* Nothing of it is kept. */
-static void end_undone(struct sim_world *world, struct sim_job *job, enum semel_status status)
+static void end_undone(struct sim_world *world, struct sim_job *job, bool key_free,
+                       enum semel_status status)
 {
     struct sml_verdict verdict = { .outcome = SEMEL_NOT_EXECUTED,
                                    .status = status,
                                    .text = semel_bytes_text(semel_status_text(status)) };
 
     sim_mark(world, SIM_MARK_UNDONE);
-    job->in->proven = job->in->key_bytes > 0;
+    job->in->proven = key_free && job->in->key_bytes > 0;
     (void)sml_callee_finish(callee_of(job), job->in, &verdict, NULL);
     sim_job_let_go(world, job);
 }
@@ -134,6 +135,7 @@ static void run(struct sim_world *world, struct sim_commit *commit, struct sim_j
     commit->handler_until = run_until(world, job);
     commit->state = SIM_COMMIT_HANDLER;
     job->running = true;
+    sim_trace_call(world, job, "run");
     sim_judge_begin(world, job);
     sim_job_count(world, row);
     if (!row->effect_late)
@@ -176,6 +178,7 @@ static enum sml_stored begin(struct sim_world *world, struct sim_commit *commit,
         add_call(commit, job, false);
         return stored;
     }
+    job->in->begun |= key.begun;
     if (key.state == SIM_KEY_ANSWERED)
         return decide(world, commit, job, &key.verdict, key.reply, true, key.proven);
     if (key.state == SIM_KEY_TAKEN) {
@@ -214,6 +217,9 @@ static enum sml_stored finish(struct sim_world *world, struct sim_commit *commit
     job->running = false;
     store->has_mark = false;
     stored = sim_store_unguard(store, over == SEMEL_OK && said && verdict.outcome == SEMEL_VALUE);
+    if (stored == SML_STORED && over != SEMEL_STOPPED)
+        sim_trace_finish(world, job,
+                         over == SEMEL_OK && said ? verdict.outcome : SEMEL_NOT_EXECUTED);
     if (stored == SML_STORED && over == SEMEL_OK && said)
         return decide(world, commit, job, &verdict, reply, false, false);
     sml_release(&commit->server->arena.mem, reply);
@@ -223,7 +229,7 @@ static enum sml_stored finish(struct sim_world *world, struct sim_commit *commit
     else if (over == SEMEL_STOPPED)
         give_back(world, commit, job);
     else
-        end_undone(world, job, over != SEMEL_OK ? over : SEMEL_DROPPED);
+        end_undone(world, job, true, over != SEMEL_OK ? over : SEMEL_DROPPED);
     return stored;
 }
 
@@ -246,7 +252,8 @@ static void take_back(struct sim_world *world, struct sim_commit *commit, bool a
     for (uint32_t i = commit->call_count; i-- > 0;) {
         struct sim_job *job = commit->calls[i].job;
 
-        job->alone |= alone;
+        job->alone |= alone || (commit->overtaken && job->again);
+        job->again |= commit->overtaken;
         if (!commit->calls[i].decided) {
             give_back(world, commit, job);
             continue;
@@ -261,7 +268,7 @@ static void take_back(struct sim_world *world, struct sim_commit *commit, bool a
 static void convict(struct sim_world *world, struct sim_commit *commit)
 {
     struct sim_job *job = commit->calls[0].job;
-    bool decided = commit->calls[0].decided;
+    bool decided = commit->calls[0].decided, answered = decided && job->in->answered;
 
     commit->call_count = 0;
     if (decided) {
@@ -272,7 +279,7 @@ static void convict(struct sim_world *world, struct sim_commit *commit)
         }
     }
     sim_mark(world, SIM_MARK_CONVICTED);
-    end_undone(world, job, SEMEL_ROLLED_BACK);
+    end_undone(world, job, !answered, SEMEL_ROLLED_BACK);
 }
 
 static void lose(struct sim_world *world, struct sim_commit *commit, enum sml_stored stored)
@@ -294,6 +301,7 @@ static void lose(struct sim_world *world, struct sim_commit *commit, enum sml_st
 
 void sim_txn_concluded(struct sim_world *world, struct sim_commit *commit, enum sml_stored stored)
 {
+    sim_trace_concluded(world, stored);
     if (stored != SML_STORE_UNKNOWN)
         sim_commit_answer(world, commit, stored == SML_STORED);
     if (stored == SML_STORED)
@@ -327,10 +335,11 @@ static void go_on(struct sim_world *world, struct sim_commit *commit, enum sml_s
 
         if (!job)
             break;
-        if (job->alone && commit->ran > 0) {
+        if (commit->ran > 0 && (job->alone || job->again != commit->again)) {
             put_back(world, commit, job);
             break;
         }
+        commit->again = job->again;
         commit->ran++;
         was_alone = job->alone;
         stored = begin(world, commit, job);

@@ -244,7 +244,7 @@ void sim_params_draw(struct sim_world *world)
     struct sim_params *params = &world->params;
     struct sim_rng *rng = &world->load;
 
-    params->menu = draw_menu(world);
+    params->menu = sim_trace_menu(world, draw_menu(world));
     params->clients = (uint32_t)PICK(rng, 1, 2, 3, 6);
     params->servers = params->addresses = (uint32_t)PICK(rng, 1, 1, 2);
     params->target = (uint32_t)PICK(rng, 1, 4, 30, 30, 100, 400);
@@ -330,6 +330,7 @@ static void check_settled(struct sim_world *world)
 static void leave(struct sim_world *world)
 {
     sim_say(world, "phase: leave");
+    sim_trace_quiet(world);
     check_settled(world);
     if (world->durable)
         sim_judge_settled(world);
@@ -388,7 +389,7 @@ static void phase_fire(struct sim_world *world, struct sim_event *event)
 /* Called whenever a call was submitted or ended. */
 static void advance_phase(struct sim_world *world)
 {
-    if (world->phase == SIM_LOAD && world->issued == world->calls)
+    if (world->phase == SIM_LOAD && world->issued == world->calls && !sim_trace_lingers(world))
         heal(world);
     if (world->phase == SIM_HEAL && world->done == world->calls && !world->phase_event.node.in_heap)
         sim_at(world, &world->phase_event, world->now);
@@ -442,6 +443,7 @@ static void world_init(struct sim_world *world, const struct sim_options *option
     world->scratch = malloc(4 * SML_FRAME_BYTES_MAX);
     SML_ASSERT(world->rows && world->scratch);
     sim_params_draw(world);
+    sim_trace_begin(world);
     if (sim_has_stores(options))
         sim_durable_init(world);
     for (uint32_t i = 0; i < world->params.servers; i++) {
@@ -466,6 +468,7 @@ static void world_init(struct sim_world *world, const struct sim_options *option
 
 static void world_fini(struct sim_world *world)
 {
+    sim_trace_end(world);
     for (uint32_t i = 0; i < world->params.clients; i++)
         if (world->clients[i].alive)
             sim_client_crash(world, &world->clients[i], false);

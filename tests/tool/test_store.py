@@ -48,7 +48,7 @@ class Usage(ToolCase):
         self.refused(*store, '--sql', 'a=SELECT 1', '--idempotent', 'a', words=['SQL'])
         self.refused(*store, '--orphans', 'ignore', words=['kill or wait'])
         self.refused(*store, '--key-retention', '7', words=['no unit'])
-        self.refused(*store, '--session-idle', '1000h', words=['596h'])
+        self.refused(*store, '--session-idle', '4000d', words=['3650d'])
         self.refused(*store, '--body-limit', '1GiB', words=['512MiB'])
         self.assertFalse(os.path.exists(self.path('store.db')))
 
