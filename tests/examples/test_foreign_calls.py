@@ -19,8 +19,8 @@ class ForeignCalls(unittest.TestCase):
         self.address = 'unix:' + os.path.join(self.at, 's')
         self.go = os.path.join(self.at, 'go')
         self.start(TOOL, 'serve', self.address,
-                   f'slow=until [ -e {self.go} ]; do sleep 0.02; done; cat', 'quick=cat', 'no=exit 3', '--workers', '4', stderr=subprocess.PIPE,
-                   await_line='listening')
+                   f'slow=until [ -e {self.go} ]; do sleep 0.02; done; cat', 'quick=cat',
+                   'no=exit 3', '--workers', '4', stderr=subprocess.PIPE, await_line='listening')
 
     def start(self, *command, await_line=None, **more):
         process = subprocess.Popen(command, text=True, **more)
