@@ -1,38 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* call.c - semel call: one call, its outcome as bytes, a message and an exit code.
- *
- * The main thread connects, starts the call and waits for its completion; the signal thread
- * turns Ctrl-C into a cancellation. `phase` tells it whether a call is outstanding: before and
- * after, a signal ends the process at once; during the call the first signal cancels and the
- * second gives up, which leaves the outcome unknown. Nothing is submitted before a connection is
- * there, so that "cannot connect" is a promise that nothing was sent. With an outbox all of this is
- * different: call_outbox.c. */
-#include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
+/* call.c - semel call: one call, its outcome as bytes, a message and an exit code. The call itself
+ * is made by one_call.c; with an outbox all of this is different: call_outbox.c. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "call.h"
-#include "clock.h"
 #include "duration.h"
 #include "numbers.h"
+#include "one_call.h"
 #include "output.h"
 #include "signals.h"
 #include "tool.h"
-
-#define CONNECT_TIMEOUT_MS 3000
-
-enum phase { PHASE_BEFORE, PHASE_CALLING, PHASE_AFTER };
-
-struct caller {
-    pthread_mutex_t lock;
-    enum phase phase;        /* lock */
-    struct semel_call *call; /* lock; set while phase is PHASE_CALLING */
-    sem_t completed;         /* posted once, by on_done */
-    struct semel_result result;
-};
 
 enum { KEY_TIMEOUT = 256, KEY_CONNECT, KEY_RERUN, KEY_REFUSE, KEY_BODY_LIMIT, KEY_KEY, KEY_OUTBOX };
 
@@ -157,154 +135,30 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-/* All of standard input. False: it cannot be read or held; said so. */
-static bool read_input(char **out_data, size_t *out_size)
-{
-    size_t size = 0, room = 65536;
-    char *data = malloc(room);
-
-    for (;;) {
-        ssize_t got = data ? read(STDIN_FILENO, data + size, room - size) : -1;
-
-        if (got < 0 && data && errno == EINTR)
-            continue;
-        if (got < 0) {
-            output_error("cannot read the body from standard input: %s",
-                         strerror(data ? errno : ENOMEM));
-            free(data);
-            return false;
-        }
-        if (got == 0)
-            break;
-        size += (size_t)got;
-        if (size == room) {
-            char *larger = realloc(data, room * 2);
-
-            if (!larger)
-                free(data);
-            data = larger;
-            room *= 2;
-        }
-    }
-    *out_data = data;
-    *out_size = size;
-    return true;
-}
-
-static void on_signal(int number, unsigned count, void *user)
-{
-    struct caller *caller = user;
-
-    pthread_mutex_lock(&caller->lock);
-    if (caller->phase == PHASE_BEFORE)
-        _exit(128 + number); /* a promise that nothing happened */
-    if (caller->phase == PHASE_AFTER)
-        _exit(TOOL_UNKNOWN); /* whoever called may not have all of the answer */
-    if (count > 1) {
-        output_error("gave up waiting; the outcome is unknown");
-        _exit(TOOL_UNKNOWN);
-    }
-    semel_call_cancel(caller->call);
-    output_note("cancelling; once more gives up waiting");
-    pthread_mutex_unlock(&caller->lock);
-}
-
-static void set_phase(struct caller *caller, enum phase phase)
-{
-    pthread_mutex_lock(&caller->lock);
-    caller->phase = phase;
-    pthread_mutex_unlock(&caller->lock);
-}
-
-static void on_done(struct semel_result *result, void *user)
-{
-    struct caller *caller = user;
-
-    if (semel_result_take(result, &caller->result) != SEMEL_OK) {
-        /* The reply cannot be kept: its outcome can. */
-        caller->result.outcome = SEMEL_UNKNOWN;
-        caller->result.status = SEMEL_NO_MEMORY;
-        caller->result.text = "the reply arrived, but there is no memory to hold it";
-        caller->result.call = result->call;
-    }
-    sem_post(&caller->completed);
-}
-
-/* Start the call on a connected client and wait for its end. */
-static int call_and_print(struct caller *caller, struct semel_client *client,
-                          const struct call_arguments *a, struct semel_bytes body, int64_t spent_ms)
-{
-    struct semel_call_options call_options = SEMEL_CALL_OPTIONS_INIT;
-    enum semel_status status;
-    int code;
-
-    call_options.rerun_ok = a->rerun_ok;
-    call_options.refuse_when_full = a->refuse_when_full;
-    call_options.key = a->key;
-    if (a->timeout_ms)
-        call_options.deadline_ms = a->timeout_ms > spent_ms ? a->timeout_ms - spent_ms : 1;
-
-    /* Under the lock, so that a signal finds either no call or one that it can cancel. */
-    pthread_mutex_lock(&caller->lock);
-    status =
-        semel_client_start(client, a->method, body, &call_options, on_done, caller, &caller->call);
-    if (status == SEMEL_OK)
-        caller->phase = PHASE_CALLING;
-    pthread_mutex_unlock(&caller->lock);
-    if (status != SEMEL_OK)
-        return call_not_made(a, status,
-                             status == SEMEL_INVALID ? "a method's name has 1 to 255 bytes" : NULL);
-    output_detail("calling %s", a->method);
-    while (sem_wait(&caller->completed) != 0)
-        ;
-    set_phase(caller, PHASE_AFTER);
-    call_print(&caller->result, NULL, &code);
-    semel_result_clear(&caller->result);
-    semel_call_unref(caller->call);
-    return code;
-}
-
-static int connect_and_call(struct caller *caller, const struct call_arguments *a,
-                            struct semel_bytes body)
-{
-    struct semel_client_options client_options = SEMEL_CLIENT_OPTIONS_INIT;
-    struct semel_client *client;
-    int64_t begin = clock_now(), wait_ms;
-    enum semel_status status;
-    char text[1024] = "";
-    int code;
-
-    client_options.log = output_log;
-    client_options.body_bytes = a->body_limit;
-    status = semel_client_create(&client, a->address, &client_options);
-    if (status == SEMEL_BAD_ADDRESS)
-        return call_not_made(a, status, "write unix:/path, tcp:HOST:PORT or fd:N");
-    if (status != SEMEL_OK)
-        return call_not_made(a, status, NULL);
-    wait_ms = a->connect_timeout_ms ? a->connect_timeout_ms : CONNECT_TIMEOUT_MS;
-    if (a->timeout_ms && a->timeout_ms < wait_ms)
-        wait_ms = a->timeout_ms;
-    output_detail("connecting to %s", a->address);
-    status = tool_wait_connected(client, a->address, wait_ms, a->connect_timeout_ms > 0, text,
-                                 sizeof text);
-    if (status != SEMEL_OK)
-        code = call_not_made(a, status, text);
-    else
-        code = call_and_print(caller, client, a, body, (clock_now() - begin) / 1000000);
-    if (semel_client_destroy(client) != SEMEL_OK)
-        output_error("the client could not be destroyed");
-    return code;
-}
-
+/* Make the call over a connection of its own, and print what became of it. */
 static int call_now(const struct call_arguments *a, struct semel_bytes body)
 {
-    static struct caller caller = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct one_call plan = { .address = a->address,
+                             .method = a->method,
+                             .body = body,
+                             .options = SEMEL_CALL_OPTIONS_INIT,
+                             .connect_timeout_ms = a->connect_timeout_ms,
+                             .body_limit = a->body_limit };
+    struct semel_result result;
+    enum semel_status status;
+    char text[1024];
+    int code;
 
-    sem_init(&caller.completed, 0, 0);
-    if (signals_watch(on_signal, &caller))
-        return connect_and_call(&caller, a, body);
-    output_error("cannot start a thread: %s", strerror(errno));
-    return TOOL_NOT_EXECUTED;
+    plan.options.deadline_ms = a->timeout_ms;
+    plan.options.rerun_ok = a->rerun_ok;
+    plan.options.refuse_when_full = a->refuse_when_full;
+    plan.options.key = a->key;
+    status = one_call(&plan, &result, text, sizeof text);
+    if (status != SEMEL_OK)
+        return call_not_made(a, status, text);
+    call_print(&result, NULL, &code);
+    semel_result_clear(&result);
+    return code;
 }
 
 int tool_call(int argc, char **argv)
@@ -321,7 +175,7 @@ int tool_call(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     body = semel_bytes_text(a.data);
     if (a.data && strcmp(a.data, "-") == 0) {
-        if (!read_input(&input, &size))
+        if (!input_read(&input, &size))
             return TOOL_NOT_EXECUTED;
         body = semel_bytes(input, size);
     }

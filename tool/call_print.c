@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* call_print.c - what semel call prints. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "call.h"
 #include "json.h"
+#include "one_call.h"
 #include "output.h"
 
 static void print_json(const struct semel_result *result, const char *key)
@@ -35,16 +35,6 @@ static void print_json(const struct semel_result *result, const char *key)
     jsonl_end(&json);
 }
 
-/* Did standard output take all that was printed? */
-static bool is_written(const struct semel_result *result)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return true;
-    output_error("the call ended (%s), but its reply could not be written to standard output: %s",
-                 semel_outcome_text(result->outcome), strerror(errno));
-    return false;
-}
-
 bool call_print(const struct semel_result *result, const char *key, int *out_code)
 {
     char text[2048];
@@ -64,7 +54,7 @@ bool call_print(const struct semel_result *result, const char *key, int *out_cod
         if (result->trace && output_verbose())
             output_quote(result->trace, strlen(result->trace));
     }
-    if (is_written(result))
+    if (output_written(semel_outcome_text(result->outcome)))
         return true;
     /* Whoever runs this command does not have the answer, and must not take it for a failure. */
     *out_code = TOOL_UNKNOWN;
@@ -75,7 +65,7 @@ bool call_print_line(const struct semel_result *result, const char *key)
 {
     if (output_json()) {
         print_json(result, key);
-        return is_written(result);
+        return output_written(semel_outcome_text(result->outcome));
     }
     output_escaped(stdout, key, strlen(key));
     printf(" %s: %s: ", result->method, semel_outcome_text(result->outcome));
@@ -88,7 +78,7 @@ bool call_print_line(const struct semel_result *result, const char *key)
     if (result->outcome == SEMEL_FAILURE)
         printf(" (code %d)", result->code);
     putchar('\n');
-    return is_written(result);
+    return output_written(semel_outcome_text(result->outcome));
 }
 
 int call_not_made(const struct call_arguments *a, enum semel_status status, const char *text)

@@ -12,14 +12,18 @@ struct command {
     const char *summary;
 };
 
-static char serve_name[] = "semel serve", call_name[] = "semel call", bench_name[] = "semel bench",
-            proxy_name[] = "semel proxy", sessions_name[] = "semel sessions",
-            demo_name[] = "semel demo";
+static char serve_name[] = "semel serve", call_name[] = "semel call",
+            trigger_name[] = "semel trigger", wait_name[] = "semel wait",
+            lock_name[] = "semel lock", bench_name[] = "semel bench", proxy_name[] = "semel proxy",
+            sessions_name[] = "semel sessions", demo_name[] = "semel demo";
 
 static const struct command commands[] = {
     { "serve", serve_name, tool_serve,
       "answer calls with built-in methods, shell commands or SQL" },
     { "call", call_name, tool_call, "call a method and print its reply" },
+    { "trigger", trigger_name, tool_trigger, "trigger an event in a server's exchange" },
+    { "wait", wait_name, tool_wait, "wait for events in a server's exchange" },
+    { "lock", lock_name, tool_lock, "run a command while a server's lock is held" },
     { "bench", bench_name, tool_bench, "measure calls on one client" },
     { "proxy", proxy_name, tool_proxy, "relay connections and cut them, again and again" },
     { "sessions", sessions_name, tool_sessions, "look at what a server keeps in its store" },

@@ -60,6 +60,8 @@ static void on_signal(int number, unsigned count, void *user)
     if (count == 1 && service->server) {
         output_note("%s: waiting for running calls; once more stops at once",
                     number == SIGINT ? "interrupted" : "terminated");
+        semel_exchange_close(service->exchange);
+        locks_close(service->locks);
         semel_server_drain(service->server, service->drain_ms);
     } else if (service->server) {
         semel_server_stop(service->server);
@@ -145,6 +147,24 @@ static int export_all(struct service *service)
     return TOOL_VALUE;
 }
 
+/* The exchange and the locks, if there are to be any. */
+static int export_shared(struct service *service)
+{
+    enum semel_status status = SEMEL_OK;
+
+    if (service->exchanges) {
+        status = semel_exchange_create(&service->exchange, &service->exchange_options);
+        if (status == SEMEL_OK)
+            status = semel_server_export_exchange(service->server, service->exchange);
+    }
+    if (status != SEMEL_OK)
+        return explain(status, "cannot serve", "the exchange");
+    if (service->lease_ms)
+        status = locks_export(&service->locks, service->server, service->lease_ms);
+    return status == SEMEL_OK ? TOOL_VALUE
+                              : explain(status, "cannot serve", "locks (" LOCK_TAKE " ...)");
+}
+
 static void say_counters(const struct service *service)
 {
     struct semel_server_counters counters;
@@ -172,6 +192,8 @@ static int serve(struct service *service)
     enum semel_status status;
     int code = export_all(service);
 
+    if (code == TOOL_VALUE)
+        code = export_shared(service);
     if (code == TOOL_VALUE)
         code = listen_all(service);
     if (code != TOOL_VALUE)
@@ -223,6 +245,9 @@ static int server_run(struct service *service)
     serve_store_release(service);
     if (semel_server_destroy(server_take(service)) != SEMEL_OK)
         output_error("the server could not be destroyed");
+    locks_destroy(service->locks);
+    if (semel_exchange_destroy(service->exchange) != SEMEL_OK)
+        output_error("the exchange could not be destroyed");
     return code;
 }
 

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "locks.h"
 #include "shell.h"
 #include "sql.h"
 #include "store.h"
@@ -41,6 +42,11 @@ struct service {
     char store_path[STORE_PATH_BYTES];
     struct semel_sqlite_options store_options;
     bool orphans_wait;
+    bool exchanges; /* --exchange was given */
+    struct semel_exchange_options exchange_options;
+    struct semel_exchange *exchange;
+    int64_t lease_ms; /* of the locks; 0: none */
+    struct locks *locks;
     char mark[STORE_PATH_BYTES + 64]; /* "SEMEL_STORE=...": set when the store is open */
     int held;                         /* what tells of programs that still run; -1: none */
     pthread_mutex_t lock;             /* between the signal thread and the end */

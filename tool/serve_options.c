@@ -40,7 +40,10 @@ enum {
     KEY_ADOPT,
     KEY_FOREIGN_KEYS,
     KEY_RETENTION,
-    KEY_SESSION_IDLE
+    KEY_SESSION_IDLE,
+    KEY_EXCHANGE,
+    KEY_EVENT_RETENTION,
+    KEY_LOCKS
 };
 
 static const struct argp_option options[] = {
@@ -66,6 +69,17 @@ static const struct argp_option options[] = {
       0 },
     { "session-idle", KEY_SESSION_IDLE, "DURATION", 0,
       "Keep a session without a connection this long (default 5m; with a store 24h)", 0 },
+    { NULL, 0, NULL, 0, "Events and locks:", 5 },
+    { "exchange", KEY_EXCHANGE, "take|keep", OPTION_ARG_OPTIONAL,
+      "Serve an exchange of events for 'semel trigger' and 'semel wait': an event goes to one wait "
+      "(take, default) or to all (keep); and locks",
+      5 },
+    { "event-retention", KEY_EVENT_RETENTION, "DURATION", 0,
+      "Keep an event this long for those who will wait for it (default 70s)", 5 },
+    { "locks", KEY_LOCKS, "LEASE", OPTION_ARG_OPTIONAL,
+      "Serve locks for 'semel lock'; a holder that is not heard of for LEASE (default 10s) loses "
+      "its lock",
+      5 },
     { NULL, 0, NULL, 0, "What outlives the server:", 10 },
     { "store", KEY_STORE, "sqlite:PATH", 0,
       "Keep sessions, calls and idempotency keys in this database, which may be the application's",
@@ -105,7 +119,8 @@ static const char doc[] =
     "  semel serve tcp:127.0.0.1:7000 'resize=convert - -resize 50% -' --limit resize=2 "
     "--max-run 30s\n"
     "  semel serve unix:/run/shop --store sqlite:shop.db 'charge=./charge.sh' \\\n"
-    "      --sql 'take=UPDATE stock SET n = n - :n WHERE item = :item'\n\n"
+    "      --sql 'take=UPDATE stock SET n = n - :n WHERE item = :item'\n"
+    "  semel serve unix:/run/x --exchange --locks=30s\n\n"
     "With a store, a server that dies and comes back goes on where it was: clients notice a lost "
     "connection. What a command had done when the server died nobody can say: its call is unknown, "
     "but for --on-crash; SQL is undone and runs again.\n\n"
@@ -247,6 +262,15 @@ static void finish_store(const struct arguments *a, struct argp_state *state)
         argp_error(state, "--body-limit: at most 512MiB with a store");
 }
 
+static void finish_exchange(struct service *service, struct argp_state *state)
+{
+    if (service->exchange_options.max_ms && !service->exchanges)
+        argp_error(state, "--event-retention needs --exchange");
+    if (service->exchanges && !service->lease_ms)
+        service->lease_ms = LOCK_LEASE_MS;
+    service->exchange_options.timeout_max_ms = INT32_MAX;
+}
+
 /* All arguments are read: add the built-ins if nothing else is served, and apply the settings. */
 static void finish_arguments(struct arguments *a, struct argp_state *state)
 {
@@ -265,11 +289,42 @@ static void finish_arguments(struct arguments *a, struct argp_state *state)
     }
     apply_settings(a, state);
     finish_store(a, state);
+    finish_exchange(service, state);
     for (size_t i = 0; i < service->count; i++) {
         service->methods[i].service = service;
         service->methods[i].shell.grace_ns = service->grace_ns;
         service->methods[i].shell.body_limit =
             service->options.body_bytes ? service->options.body_bytes : SEMEL_BODY_BYTES;
+    }
+}
+
+/* Options of the exchange and the locks. */
+static error_t parse_exchange(int key, char *arg, struct service *service, struct argp_state *state)
+{
+    char why[200];
+
+    switch (key) {
+    case KEY_EXCHANGE:
+        if (arg && strcmp(arg, "take") != 0 && strcmp(arg, "keep") != 0)
+            argp_error(state, "--exchange: write take or keep");
+        service->exchanges = true;
+        if (arg && strcmp(arg, "keep") == 0)
+            service->exchange_options.delivery = SEMEL_EVENTS_KEEP;
+        return 0;
+    case KEY_EVENT_RETENTION:
+        if (!duration_parse_ms(arg, &service->exchange_options.max_ms, why, sizeof why))
+            argp_error(state, "--event-retention: %s", why);
+        service->exchange_options.grace_ms = -1;
+        return 0;
+    case KEY_LOCKS:
+        service->lease_ms = LOCK_LEASE_MS;
+        if (arg && !duration_parse_ms(arg, &service->lease_ms, why, sizeof why))
+            argp_error(state, "--locks: %s", why);
+        if (service->lease_ms < 100)
+            argp_error(state, "--locks: '%s' is too short a lease; at least 100ms", arg);
+        return 0;
+    default:
+        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -316,7 +371,7 @@ static error_t parse_numbers(int key, char *arg, struct service *service, struct
             argp_error(state, "--session-idle: %s", why);
         return 0;
     default:
-        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+        return parse_exchange(key, arg, service, state);
     }
 }
 

@@ -37,6 +37,9 @@ int tool_exit_of_status(enum semel_status status);
 /* The commands. argv[0] is "semel COMMAND". Each returns the exit code. */
 int tool_serve(int argc, char **argv);
 int tool_call(int argc, char **argv);
+int tool_trigger(int argc, char **argv);
+int tool_wait(int argc, char **argv);
+int tool_lock(int argc, char **argv);
 int tool_bench(int argc, char **argv);
 int tool_proxy(int argc, char **argv);
 int tool_sessions(int argc, char **argv);

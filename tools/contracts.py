@@ -14,10 +14,11 @@ import sys
 import tree
 
 CONTRACTS = [f'M{n}' for n in range(1, 15)] + \
-            [f'S{n}' for n in range(1, 18) if n not in (7, 14)]
+            [f'S{n}' for n in range(1, 18) if n not in (7, 14)] + \
+            [f'D{n}' for n in range(1, 17)] + [f'E{n}' for n in range(1, 15)]
 ROW = re.compile(r'^\| *([A-Z]\d+) *\|(.*)\|([^|\n]*)\|[ ]*$', re.M)
 NAMED = re.compile(r'`([^`]+)` \(`?([\w./-]+)`?\)')
-TEST = re.compile(r'(["\'])([MS]\d+ (?:(?!\1).)+)\1')
+TEST = re.compile(r'(["\'])([DEMS]\d+ (?:(?!\1).)+)\1')
 
 
 def tests_of(root):

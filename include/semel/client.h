@@ -153,7 +153,8 @@ SEMEL_API void semel_client_stop(struct semel_client *client);
  * Returns: the outcome, also in out_result. A call that could not be submitted is NOT_EXECUTED
  * with the status that says why (INVALID, TOO_LARGE, OVERLOADED: pending_calls reached, STOPPED,
  * FORKED, WOULD_DEADLOCK, NO_MEMORY, CONNECT ...).
- * Thread: any thread but the client's callbacks. Blocks: until the outcome, at most deadline plus
+ * Thread: any thread but the client's callbacks and those of a loop (WOULD_DEADLOCK: see
+ * semel_client_defer). Blocks: until the outcome, at most deadline plus
  * cancel_grace. Completion: on return. Since: 0.1 */
 SEMEL_API enum semel_outcome semel_client_call(struct semel_client *client, const char *method,
                                                struct semel_bytes body,
@@ -218,7 +219,7 @@ SEMEL_API enum semel_client_state semel_client_state(const struct semel_client *
 
 /* Wait until the client is connected.
  * Returns: OK; CONNECT, PEER_DIED, LINK_LOST ... when timeout_ms passed (the last attempt's
- * reason); the terminal status; STOPPED; WOULD_DEADLOCK in a callback; FORKED.
+ * reason); the terminal status; STOPPED; WOULD_DEADLOCK in a callback, of a loop too; FORKED.
  * out_text may be NULL; else receives up to `size` bytes naming the address and the reason.
  * Thread: any thread but its callbacks. Blocks: at most timeout_ms. Since: 0.1 */
 SEMEL_API enum semel_status semel_client_wait_connected(struct semel_client *client,

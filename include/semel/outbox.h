@@ -64,7 +64,8 @@ SEMEL_API enum semel_status semel_client_post(struct semel_client *client, const
  * out_posted  receives it, owned by caller: semel_posted_clear.
  * Returns: OK; DEADLINE (there was none within timeout_ms; negative: no limit); the client's
  * terminal status, when there will be none; STORE_FAILED and its like, when the file is of no more
- * use; INVALID (no outbox); WOULD_DEADLOCK in a callback with a timeout; STOPPED; FORKED.
+ * use; INVALID (no outbox); WOULD_DEADLOCK in a callback, of a loop too, with a timeout;
+ * STOPPED; FORKED.
  * Thread: any thread. Blocks: at most timeout_ms. Since: 0.2 */
 SEMEL_API enum semel_status semel_client_next_result(struct semel_client *client,
                                                      int64_t timeout_ms,

@@ -160,7 +160,8 @@ SEMEL_API enum semel_status semel_server_start(struct semel_server *server) SEME
 
 /* Serve until drained or stopped: semel_server_start, then wait. Returns: OK when stopped or
  * drained; STORE_FAILED and its like when the store made it stop; as semel_server_start otherwise;
- * WOULD_DEADLOCK in a handler. Thread: any thread but a handler's. Blocks: yes. Since: 0.1 */
+ * WOULD_DEADLOCK in a handler or a loop's callback. Thread: any thread but those. Blocks: yes.
+ * Since: 0.1 */
 SEMEL_API enum semel_status semel_server_run(struct semel_server *server) SEMEL_MUST_USE;
 
 /* Refuse new sessions and calls, let what runs or waits finish and its replies be accepted, then
@@ -177,8 +178,8 @@ SEMEL_API void semel_server_stop(struct semel_server *server);
 /* Wait until the server has stopped. Returns: OK; STORE_FAILED and its like when the store made it
  * stop; DEADLINE when timeout_ms passed (negative: no
  * limit), with the number of handlers still running in out_running (may be NULL);
- * WOULD_DEADLOCK in a handler; STOPPED if it was never started. Thread: any thread but a
- * handler's. Blocks: yes. Since: 0.1 */
+ * WOULD_DEADLOCK in a handler, or, unless timeout_ms is 0, in a loop's callback; STOPPED if it was
+ * never started. Thread: any thread but a handler's. Blocks: yes. Since: 0.1 */
 SEMEL_API enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout_ms,
                                               uint32_t *out_running);
 

@@ -374,7 +374,7 @@ enum semel_status semel_client_wait_connected(struct semel_client *client, int64
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&client->origin))
         return SEMEL_FORKED;
-    if (sml_client_in_callback(client) || sml_in_transaction())
+    if (sml_client_in_callback(client) || sml_in_transaction() || sml_thread_in_loop())
         return SEMEL_WOULD_DEADLOCK;
     deadline = sml_time_add(sml_clock_now(), timeout_ms < 0 ? 0 : (uint64_t)timeout_ms * SML_MS);
     sml_mutex_lock(&client->lock);

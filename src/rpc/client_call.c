@@ -156,7 +156,7 @@ enum semel_outcome semel_client_call(struct semel_client *client, const char *me
         return refuse(NULL, out_result, SEMEL_INVALID, method, NULL);
     if (!sml_origin_is_mine(&client->origin))
         return refuse(client, out_result, SEMEL_FORKED, method, NULL);
-    if (sml_client_in_callback(client) || sml_in_transaction())
+    if (sml_client_in_callback(client) || sml_in_transaction() || sml_thread_in_loop())
         return refuse(client, out_result, SEMEL_WOULD_DEADLOCK, method, NULL);
     options = options ? options : &no_options;
     memset(&blocking, 0, sizeof blocking);

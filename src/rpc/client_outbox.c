@@ -214,6 +214,8 @@ enum semel_status semel_client_next_result(struct semel_client *client, int64_t 
 
     if (status == SEMEL_WOULD_DEADLOCK && timeout_ms == 0)
         status = SEMEL_OK;
+    if (status == SEMEL_OK && timeout_ms != 0 && sml_thread_in_loop())
+        status = SEMEL_WOULD_DEADLOCK;
     if (status != SEMEL_OK || out_posted == NULL)
         return status != SEMEL_OK ? status : SEMEL_INVALID;
     outbox = client->outbox;

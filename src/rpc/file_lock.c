@@ -249,11 +249,13 @@ static void bell_rings(struct semel_watch *watch, unsigned events, void *user)
 static bool cancel_wait(struct semel_deferred *out, void *user)
 {
     struct wait *wait = sml_deferred_extra(out);
+    enum semel_status ignored = SEMEL_OK; /* it may have fired */
 
     (void)user;
     stop_waiting(wait);
     if (leave(wait->lock, SEMEL_CANCELLED) == SEMEL_STOPPED)
-        (void)semel_deferred_fail(out, SEMEL_STOPPED, 0, NULL);
+        ignored = semel_deferred_fail(out, SEMEL_STOPPED, 0, NULL);
+    (void)ignored;
     semel_deferred_unref(out);
     return false;
 }

@@ -347,7 +347,7 @@ enum semel_status semel_server_run(struct semel_server *server)
 {
     enum semel_status status;
 
-    if (server && sml_origin_is_mine(&server->origin) && is_ours(server))
+    if (server && sml_origin_is_mine(&server->origin) && (is_ours(server) || sml_thread_in_loop()))
         return SEMEL_WOULD_DEADLOCK;
     status = semel_server_start(server);
     return status == SEMEL_OK ? semel_server_wait(server, -1, NULL) : status;
@@ -399,7 +399,7 @@ enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;
-    if (is_ours(server))
+    if (is_ours(server) || (timeout_ms != 0 && sml_thread_in_loop()))
         return SEMEL_WOULD_DEADLOCK;
     if (timeout_ms >= 0)
         until = sml_time_add(sml_clock_now(), (uint64_t)timeout_ms * SML_MS);

@@ -273,13 +273,49 @@ static void stopped(void **state)
     kit_script_stop(world.script);
 }
 
+/* What would block the loop is refused there, whatever else it would come to. */
+static void block(void *user)
+{
+    struct world *world = user;
+    struct semel_server *server;
+    struct semel_result result;
+    char text[64];
+
+    assert_int_equal(semel_client_call(world->client, "echo", semel_bytes_text("x"), NULL, &result),
+                     SEMEL_NOT_EXECUTED);
+    assert_int_equal(result.status, SEMEL_WOULD_DEADLOCK);
+    semel_result_clear(&result);
+    assert_int_equal(semel_client_wait_connected(world->client, 1000, text, sizeof text),
+                     SEMEL_WOULD_DEADLOCK);
+    assert_int_equal(semel_server_create(&server, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_run(server), SEMEL_WOULD_DEADLOCK);
+    assert_int_equal(semel_server_start(server), SEMEL_OK);
+    assert_int_equal(semel_server_wait(server, 1, NULL), SEMEL_WOULD_DEADLOCK);
+    assert_int_equal(semel_server_wait(server, 0, NULL), SEMEL_DEADLINE);
+    assert_int_equal(semel_server_destroy(server), SEMEL_OK);
+}
+
+static void no_blocking_on_the_loop(void **state)
+{
+    struct world world;
+
+    (void)state;
+    open_world(&world, play);
+    loop_thread_on(&world.it, block, &world);
+    close_world(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST("defer: outcomes", outcomes),   TEST("defer: unknown", unknown),
-        TEST("defer: cancelled", cancelled), TEST("defer: timed out", timed_out),
-        TEST("defer: gathered", gathered),   TEST("defer: refused", refused),
+        TEST("defer: outcomes", outcomes),
+        TEST("defer: unknown", unknown),
+        TEST("defer: cancelled", cancelled),
+        TEST("defer: timed out", timed_out),
+        TEST("defer: gathered", gathered),
+        TEST("defer: refused", refused),
         TEST("defer: stopped", stopped),
+        TEST("defer: nothing blocks on the loop's thread", no_blocking_on_the_loop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,7 @@ import subprocess
 
 from toolkit import ROOT, ToolCase, main, semel
 
-COMMANDS = ('serve', 'call', 'bench', 'proxy', 'sessions', 'demo')
+COMMANDS = ('serve', 'call', 'trigger', 'wait', 'lock', 'bench', 'proxy', 'sessions', 'demo')
 
 
 class Usage(ToolCase):
@@ -43,6 +43,10 @@ class Usage(ToolCase):
                      '--timeout', "'20' has no unit; write 20ms, 20s")
         self.refused(['call', 'unix:/x', 'm', '--connect-timeout', '5sec'], "unknown unit 'sec'")
         self.refused(['call', 'unix:/x', 'm', '--timeout', '0s'], 'too short')
+        self.refused(['wait', 'unix:/x', 'a', '--timeout', '-1s'], '--timeout', 'negative')
+        self.refused(['wait', 'unix:/x', 'a', '--timeout', '600h'], 'too long')
+        self.refused(['lock', 'unix:/x', 'n', '--timeout', '5', '--', 'true'], 'no unit')
+        self.refused(['lock', 'unix:/x', 'n', '--kill-after', 'x', '--', 'true'], '--kill-after')
         self.refused(['bench', 'unix:/x', 'm', '-d', 'soon'], 'not a duration')
         self.refused(['bench', 'unix:/x', 'm', '-d', '0s'], 'more than nothing')
         self.refused(['proxy', 'unix:/x', 'unix:/y', '--cut-every', '-5ms'], 'negative')
@@ -75,12 +79,27 @@ class Usage(ToolCase):
         self.refused(['bench', 'unix:/x'], 'method')
         self.refused(['bench', 'unix:/x', 'm', '-t', '2', '-w', '2'], 'exclude')
         self.refused(['bench', 'unix:/x', 'm', '-z', '2', '--body', 'x'], 'exclude')
+        self.refused(['trigger', 'unix:/x'], "event's ID")
+        self.refused(['trigger', 'unix:/x', ''], '1 to 255 bytes')
+        self.refused(['trigger', 'unix:/x', 'i' * 256], '1 to 255 bytes')
+        self.refused(['trigger', 'unix:/x', 'id', 'a', 'b'], 'quotes')
+        self.refused(['wait', 'unix:/x'], "events' IDs")
+        self.refused(['wait', 'unix:/x', 'a', ''], '1 to 255 bytes')
+        self.refused(['wait', 'unix:/x', 'a', '--any', '--all'], 'exclude')
+        self.refused(['lock', 'unix:/x', 'name'], 'command')
+        self.refused(['lock', 'unix:/x', '', '--', 'true'], '1 to 255 bytes')
+        self.refused(['lock', 'unix:/x', 'n' * 256, '--', 'true'], '1 to 255 bytes')
+        self.refused(['serve', 'unix:/x', '--exchange=most'], 'take or keep')
+        self.refused(['serve', 'unix:/x', '--event-retention', '5s'], 'needs --exchange')
+        self.refused(['serve', 'unix:/x', '--locks=1ms'], 'too short')
         self.refused(['proxy', 'unix:/x'], 'connect to')
         self.refused(['proxy', 'unix:/x', 'unix:/y', '--half-open'], '--cut-every')
 
     def test_bad_addresses(self):
         for address in ('', 'nonsense', 'ftp:x', 'tcp:nohost', 'tcp:', 'unix:'):
             self.refused(['call', address, 'm'], 'unix:/path')
+            self.refused(['wait', address, 'm'], 'unix:/path')
+            self.refused(['lock', address, 'm', 'true'], 'unix:/path')
             self.refused(['serve', address], 'unix:/path')
             self.refused(['proxy', address, 'unix:/x', '-q'], 'bad address')
             self.refused(['proxy', 'unix:' + self.path('p'), address, '-q'], 'bad address')

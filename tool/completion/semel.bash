@@ -2,7 +2,7 @@
 # Completion of the semel command for bash.
 _semel() {
     local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='serve call bench proxy sessions demo help'
+    local commands='serve call trigger wait lock bench proxy sessions demo help'
     local common='--quiet --verbose --output --help --usage' options= words=
 
     COMPREPLY=()
@@ -22,12 +22,15 @@ _semel() {
     serve)
         options='--workers --on-demand --backlog --limit --max-run --idempotent --body-limit
             --kill-after --drain --ledger --insecure --session-idle --store --sql --on-crash
-            --orphans --key-retention --foreign-keys --adopt'
+            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks'
         ;;
     call)
         options='--timeout --connect-timeout --rerun-ok --key --outbox --refuse-when-full
             --body-limit'
         ;;
+    trigger) options='--timeout --connect-timeout' ;;
+    wait) options='--all --any --timeout --partial --connect-timeout' ;;
+    lock) options='--timeout --connect-timeout --keep-running --kill-after' ;;
     bench)
         options='--threads --window --size --body --duration --calls --timeout --connect-timeout
             --refuse-when-full --rerun-ok'
