@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -131,6 +132,31 @@ const char *kit_address(char *out, size_t size, int number)
     snprintf(out, size, "unix:%s", file);
     atexit(remove_socket_files); /* children leave by _exit */
     return out;
+}
+
+static char directory[200];
+static pid_t directory_owner;
+
+static void remove_directory(void)
+{
+    DIR *dir = getpid() == directory_owner ? opendir(directory) : NULL;
+    struct dirent *entry;
+
+    if (!dir)
+        return;
+    while ((entry = readdir(dir)) != NULL)
+        (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
+    (void)rmdir(directory);
+}
+
+void kit_directory(const char *path)
+{
+    if (mkdir(path, 0700) != 0)
+        kit_die(path);
+    snprintf(directory, sizeof directory, "%s", path);
+    directory_owner = getpid();
+    atexit(remove_directory);
 }
 
 void kit_end(struct kit_child child)

@@ -42,6 +42,9 @@ uint64_t kit_heap_bytes(void);
 /* Writes an address that no other run uses, different for each number. */
 const char *kit_address(char *out, size_t size, int number);
 
+/* Make that directory, which must not be there; it is removed at exit with the files in it. */
+void kit_directory(const char *path);
+
 struct semel_client *kit_client(const char *address, const struct semel_client_options *options);
 
 /* One call that must end as a value of `size` bytes equal to the body (echo), or any value. */

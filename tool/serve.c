@@ -165,6 +165,14 @@ static int export_shared(struct service *service)
                               : explain(status, "cannot serve", "locks (" LOCK_TAKE " ...)");
 }
 
+static void say_bounds(const struct service *service)
+{
+    for (size_t i = 0; i < service->count; i++)
+        if (!service->methods[i].handler)
+            output_detail("%s: a call may run for %" PRId64 " ms", service->methods[i].name,
+                          service->methods[i].options.max_run_ms);
+}
+
 static void say_counters(const struct service *service)
 {
     struct semel_server_counters counters;
@@ -203,6 +211,7 @@ static int serve(struct service *service)
         return explain(status, "cannot start", "the server");
     for (size_t i = 0; i < service->listening_count; i++)
         output_note("listening at %s", service->listening[i]);
+    say_bounds(service);
     if (!signals_watch(on_signal, service)) {
         output_error("cannot start a thread: %s", strerror(errno));
         semel_server_stop(service->server);
@@ -213,7 +222,7 @@ static int serve(struct service *service)
     if (!store_status(status))
         return status == SEMEL_OK ? TOOL_VALUE : explain(status, "cannot wait for", "the server");
     output_error(
-        "the server had to stop: %s; what became of its calls is found when it starts again",
+        "not all could be stored: %s; what became of those calls is found when it starts again",
         semel_status_text(status));
     return TOOL_CONNECT;
 }

@@ -10,6 +10,7 @@
 #include "serve.h"
 
 #define SETTINGS_MAX 512
+#define SQL_MAX_RUN_MS 30000 /* unless said */
 
 /* What the command line has said so far. */
 struct arguments {
@@ -53,7 +54,9 @@ static const struct argp_option options[] = {
     { "backlog", KEY_BACKLOG, "M", 0, "Let at most M calls wait for a worker (default 1024)", 0 },
     { "limit", KEY_LIMIT, "NAME=N", 0, "Run at most N calls of the method NAME at once", 0 },
     { "max-run", KEY_MAX_RUN, "[NAME=]DURATION", 0,
-      "Ask a call (of the method NAME) that runs longer to stop; its outcome is unknown", 0 },
+      "Ask a call (of the method NAME) that runs longer to stop; its outcome is unknown. SQL is "
+      "undone, and not executed (default 30s)",
+      0 },
     { "idempotent", KEY_IDEMPOTENT, "NAME", 0,
       "Running NAME twice is harmless: callers may say --rerun-ok", 0 },
     { "body-limit", KEY_BODY_LIMIT, "SIZE", 0, "Largest request and reply (default 16MiB)", 0 },
@@ -214,6 +217,17 @@ static void set_max_run(struct service *service, struct method *method, const ch
     }
 }
 
+/* While one statement runs no other call is answered by the store: none may run for ever. */
+static void bound_sql(struct service *service)
+{
+    for (size_t i = 0; i < service->count; i++) {
+        struct method *method = &service->methods[i];
+
+        if (!method->handler && !method->options.max_run_ms)
+            method->options.max_run_ms = SQL_MAX_RUN_MS;
+    }
+}
+
 static void apply_setting(struct service *service, int key, char *arg, struct argp_state *state)
 {
     char *equals = strchr(arg, '=');
@@ -288,6 +302,7 @@ static void finish_arguments(struct arguments *a, struct argp_state *state)
         service->count = sizeof builtins / sizeof builtins[0];
     }
     apply_settings(a, state);
+    bound_sql(service);
     finish_store(a, state);
     finish_exchange(service, state);
     for (size_t i = 0; i < service->count; i++) {

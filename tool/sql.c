@@ -66,7 +66,7 @@ static void explain_error(sqlite3 *db, char *why, size_t why_size)
     const char *error = sqlite3_errmsg(db), *advice = "";
 
     if (sqlite3_errcode(db) == SQLITE_AUTH)
-        advice = ": transactions, PRAGMA, ATTACH and tables named semel_ are the server's";
+        advice = ": transactions, settings, ATTACH and tables named semel_ are the server's";
     else if (strncmp(error, "no such table", 13) == 0)
         advice = "; tables must be there before the server starts";
     snprintf(why, why_size, "%s%s", error, advice);

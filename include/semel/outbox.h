@@ -10,8 +10,9 @@
  *
  * A posted call has no deadline: it stays outstanding until it has a result, or is withdrawn. The
  * server keeps keys for a time (7 days by default): a call that is made again after that is
- * *unknown* unless it is proven otherwise. Its age is told by this machine's wall clock: set back,
- * it makes a key look that much younger, and one that the server forgot just before may run again. */
+ * *unknown* unless it is proven otherwise. Its age is told by a clock of the outbox that begins
+ * with the date and never runs backwards; while the date is set back between two processes it
+ * stands still, and a key that the server forgot just before may run again. */
 #ifndef SEMEL_OUTBOX_H
 #define SEMEL_OUTBOX_H
 

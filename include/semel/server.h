@@ -69,7 +69,9 @@ struct semel_server_options {
     int64_t heartbeat_ms;      /* expected sign of life; a connection silent for 4 of them is cut;
                                   negative: none */
     int64_t busy_ms;           /* the delay an overloaded server asks for */
-    uint32_t sessions;         /* bound */
+    uint32_t sessions;         /* bound. When there are so many, a new one ends that which has been
+                                  without a connection the longest and has no call that is not done;
+                                  its client is told SESSION_LOST, as when its idle time passes */
     uint32_t connections;      /* bound */
     struct semel_store *store; /* moved on OK; NULL: everything is in memory and dies with the
                                     server. With a store idle_session_ms is 24 h unless said, and
@@ -92,7 +94,10 @@ struct semel_method_options {
     uint32_t limit;     /* handlers of this method that may be unfinished at once; 0: no limit of
                             its own */
     int64_t max_run_ms; /* an execution longer than this turns unknown (MAX_RUN) and is asked to
-                            stop; 0: none. A transactional one is undone and ends as not executed */
+                            stop; 0: none. A transactional one is undone and ends as not executed.
+                            These should have one: while one runs, nothing else is stored, and
+                            without it a call that has no deadline may run for ever. After 5 s a
+                            warning is logged */
     enum semel_on_crash on_crash;
     /* RESOLVE: called while the server starts, before it serves, with a request that has the call's
      * key but no body. It finishes the request as the handler would have (semel_request_reply,
@@ -159,9 +164,9 @@ SEMEL_API enum semel_status semel_server_pair(struct semel_server *server, int *
 SEMEL_API enum semel_status semel_server_start(struct semel_server *server) SEMEL_MUST_USE;
 
 /* Serve until drained or stopped: semel_server_start, then wait. Returns: OK when stopped or
- * drained; STORE_FAILED and its like when the store made it stop; as semel_server_start otherwise;
- * WOULD_DEADLOCK in a handler or a loop's callback. Thread: any thread but those. Blocks: yes.
- * Since: 0.1 */
+ * drained; STORE_FAILED and its like, or NO_MEMORY, when the store made it stop, or did not take
+ * all verdicts to the last; as semel_server_start otherwise; WOULD_DEADLOCK in a handler or a loop's
+ * callback. Thread: any thread but those. Blocks: yes. Since: 0.1 */
 SEMEL_API enum semel_status semel_server_run(struct semel_server *server) SEMEL_MUST_USE;
 
 /* Refuse new sessions and calls, let what runs or waits finish and its replies be accepted, then
@@ -175,11 +180,12 @@ SEMEL_API void semel_server_drain(struct semel_server *server, int64_t timeout_m
  * Thread: any thread, handlers included. Blocks: no. Since: 0.1 */
 SEMEL_API void semel_server_stop(struct semel_server *server);
 
-/* Wait until the server has stopped. Returns: OK; STORE_FAILED and its like when the store made it
- * stop; DEADLINE when timeout_ms passed (negative: no
- * limit), with the number of handlers still running in out_running (may be NULL);
- * WOULD_DEADLOCK in a handler, or, unless timeout_ms is 0, in a loop's callback; STOPPED if it was
- * never started. Thread: any thread but a handler's. Blocks: yes. Since: 0.1 */
+/* Wait until the server has stopped, and, with a store, until what it left is stored. Returns: OK;
+ * STORE_FAILED and its like, or NO_MEMORY, when the store made it stop, or did not take all
+ * verdicts to the last (those calls will be unknown, the log hook has their number); DEADLINE when
+ * timeout_ms passed (negative: no limit), with the number of handlers still running in out_running
+ * (may be NULL); WOULD_DEADLOCK in a handler, or, unless timeout_ms is 0, in a loop's callback;
+ * STOPPED if it was never started. Thread: any thread but a handler's. Blocks: yes. Since: 0.1 */
 SEMEL_API enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout_ms,
                                               uint32_t *out_running);
 

@@ -79,8 +79,9 @@ SEMEL_API enum semel_status semel_store_each_call(struct semel_store *store, con
     SEMEL_MUST_USE;
 
 /* Forget a session (16 bytes) with all its calls: its client is told SESSION_LOST. Keys stay.
- * Returns: OK; INVALID (there is none); STORE_READ_ONLY, STORE_FULL, STORE_FAILED (nothing
- * changed). Thread: owner thread. Blocks: until it is durable. Since: 0.2 */
+ * Returns: OK; INVALID (there is none); WOULD_DEADLOCK (inside a transactional handler);
+ * STORE_READ_ONLY, STORE_FULL, STORE_FAILED (nothing changed).
+ * Thread: owner thread. Blocks: until it is durable. Since: 0.2 */
 SEMEL_API enum semel_status semel_store_forget_session(struct semel_store *store,
                                                        const uint8_t *session) SEMEL_MUST_USE;
 

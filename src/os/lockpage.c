@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/le.h"
@@ -16,7 +19,7 @@ static enum semel_status fail(struct sml_lockpage *lock, const char *path, int e
     enum semel_status status =
         error == ENOSPC || error == EDQUOT ? SEMEL_STORE_FULL : sml_error_status(error);
 
-    sml_lockpage_close(lock);
+    sml_lockpage_discard(lock, path);
     return sml_reason_set(reason, status, "%s: %s", path, sml_error_text(error));
 }
 
@@ -33,13 +36,38 @@ static enum semel_status held(struct sml_lockpage *lock, const char *path, uint3
                           (unsigned)*out_holder);
 }
 
+/* Whether it was there is known of each opening. */
+static int open_or_make(const char *path, bool *out_made)
+{
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+    int fd;
+
+    do {
+        *out_made = false;
+        fd = open(path, flags);
+        if (fd >= 0 || errno != ENOENT)
+            return fd;
+        fd = open(path, flags | O_CREAT | O_EXCL, 0600);
+        *out_made = fd >= 0;
+    } while (fd < 0 && errno == EEXIST);
+    return fd;
+}
+
+/* Whoever made the file removed it after we had opened it: a lock on it keeps nobody out. */
+static bool is_removed(int fd)
+{
+    struct stat is;
+
+    return fstat(fd, &is) == 0 && is.st_nlink == 0;
+}
+
 enum semel_status sml_lockpage_open(struct sml_lockpage *lock, const char *path,
                                     uint32_t *out_holder, struct sml_reason *reason)
 {
     void *page;
 
     lock->page = NULL;
-    lock->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    lock->fd = open_or_make(path, &lock->made);
     if (lock->fd < 0)
         return fail(lock, path, errno, reason);
     while (flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
@@ -47,6 +75,10 @@ enum semel_status sml_lockpage_open(struct sml_lockpage *lock, const char *path,
             return held(lock, path, out_holder, reason);
         if (errno != EINTR)
             return fail(lock, path, errno, reason);
+    }
+    if (is_removed(lock->fd)) {
+        sml_lockpage_close(lock);
+        return sml_lockpage_open(lock, path, out_holder, reason);
     }
     /* Its blocks are there before it is mapped: a full disk is an error here, not a signal
      * later. */
@@ -60,6 +92,25 @@ enum semel_status sml_lockpage_open(struct sml_lockpage *lock, const char *path,
     lock->page = page;
     sml_store64(lock->page, (uint64_t)getpid());
     return SEMEL_OK;
+}
+
+void sml_lockpage_discard(struct sml_lockpage *lock, const char *path)
+{
+    if (lock->fd >= 0 && lock->made)
+        (void)unlink(path);
+    sml_lockpage_close(lock);
+}
+
+/* A lock lives as long as anybody has the descriptor, and a fork without exec inherits it. */
+void sml_lockpage_say_held(uint32_t holder, const char *remedy, char *out, size_t room)
+{
+    if (holder > 0 && kill((pid_t)holder, 0) != 0 && errno == ESRCH)
+        snprintf(out, room,
+                 "process %u, which had it, is dead, but a process that it forked still has it; "
+                 "end that one first",
+                 (unsigned)holder);
+    else
+        snprintf(out, room, "in use by process %u; %s", (unsigned)holder, remedy);
 }
 
 void sml_lockpage_close(struct sml_lockpage *lock)

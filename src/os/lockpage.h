@@ -7,6 +7,7 @@
 #ifndef SML_OS_LOCKPAGE_H
 #define SML_OS_LOCKPAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,7 @@
 struct sml_lockpage {
     int fd;        /* -1: closed */
     uint8_t *page; /* SML_LOCKPAGE_BYTES of it; the first 8 are the holder's process id */
+    bool made;     /* by this opening */
 };
 
 #define SML_LOCKPAGE_BYTES 4096
@@ -27,6 +29,10 @@ enum semel_status sml_lockpage_open(struct sml_lockpage *lock, const char *path,
                                     uint32_t *out_holder, struct sml_reason *reason);
 /* Whatever state it is in. The file stays. */
 void sml_lockpage_close(struct sml_lockpage *lock);
+/* The same; but a file that was made by this opening goes. */
+void sml_lockpage_discard(struct sml_lockpage *lock, const char *path);
+/* Why it is ADDRESS_IN_USE, in words: who has it, and what to do (`remedy`: "stop it first"). */
+void sml_lockpage_say_held(uint32_t holder, const char *remedy, char *out, size_t room);
 
 /* Identifies this run of the machine's kernel; all 0 if that cannot be known. */
 void sml_boot_id(uint8_t out[16]);

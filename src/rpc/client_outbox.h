@@ -92,8 +92,8 @@ static inline struct sml_posted *sml_posted_of(struct sml_list *link)
 
 /* --- client_outbox_open.c ----------------------------------------------------------------- */
 
-/* The outbox's clock: the date when it was opened, but never behind what the file knows, and then the
- * time that has passed, asleep or not. */
+/* The outbox's clock: the date when it was opened, but never behind what the file knows, and then
+ * the time that has passed, asleep or not. */
 uint64_t sml_outbox_clock_ms(const struct sml_client_outbox *outbox);
 /* By which a server's address is found again in another list. */
 uint64_t sml_outbox_address_hash(const struct semel_client *client, uint32_t address);

@@ -539,14 +539,23 @@ static void release_started(struct sml_commit *commit, struct sml_list *started)
         sml_server_postpone(SML_CONTAINER(node, struct semel_request, link));
 }
 
+static void count_recorded(struct sml_commit *commit)
+{
+    const struct sml_batch_of_changes *batch = commit->batch;
+    uint64_t count = 0;
+
+    for (uint32_t i = 0; i < batch->entry_count; i++)
+        count += batch->entries[i].change.kind != SML_CHANGE_FORGET && writes(&batch->entries[i]);
+    atomic_fetch_add_explicit(&commit->totals.recorded, count, memory_order_relaxed);
+}
+
 void sml_commit_answer(struct sml_commit *commit, bool committed)
 {
     struct sml_list started;
 
     sml_list_init(&started);
     if (committed)
-        atomic_fetch_add_explicit(&commit->totals.recorded, commit->batch->urgent,
-                                  memory_order_relaxed);
+        count_recorded(commit);
     for (uint32_t p = 0; p < commit->batch->part_count; p++)
         tell_part(commit, &commit->batch->parts[p], committed, &started);
     commit->batch->part_count = commit->batch->entry_count = 0;
@@ -689,20 +698,22 @@ static void round_of(struct sml_commit *commit, uint64_t now)
 }
 
 /* The server has stopped: what is left is stored, as well as it can be. */
-static void finish(struct sml_commit *commit)
+static void store_rest(struct sml_commit *commit)
 {
+    bool empty = false;
+
     for (int tries = 0; tries < 3 && !atomic_load(&commit->broken);) {
         commit->retry_at = 0;
         sml_mutex_lock(&commit->lock);
-        bool empty = sml_list_empty(&commit->dirty) && sml_list_empty(&commit->late);
+        empty = sml_list_empty(&commit->dirty) && sml_list_empty(&commit->late);
         sml_mutex_unlock(&commit->lock);
         if (empty)
             break;
         commit_changes(commit, true);
         tries += commit->retry_at != 0;
     }
-    if (!atomic_load(&commit->broken))
-        commit->store->ops->tidy(commit->store);
+    if (!empty && !atomic_load(&commit->broken))
+        sml_commit_say_lost(commit);
 }
 
 static void run(void *arg)
@@ -714,7 +725,10 @@ static void run(void *arg)
         uint64_t now = sml_clock_now(), until;
 
         atomic_store(&commit->work, false);
-        if (is_due(commit, now, &until)) {
+        if (atomic_load(&commit->awaited)) {
+            store_rest(commit);
+            sml_commit_set_at_rest(commit, true);
+        } else if (is_due(commit, now, &until)) {
             round_of(commit, now);
             quiet = false;
         } else {
@@ -722,9 +736,14 @@ static void run(void *arg)
                                 quiet && until > now + SML_LAZY_NS);
         }
     }
+    sml_commit_set_at_rest(commit, true);
     while (!atomic_load(&commit->stop))
         (void)sleep_until(commit, SML_NEVER, false);
-    finish(commit);
+    if (atomic_load(&commit->broken))
+        return;
+    store_rest(commit);
+    if (!atomic_load(&commit->broken))
+        commit->store->ops->tidy(commit->store);
 }
 
 /* --- life -------------------------------------------------------------------------------- */
@@ -747,6 +766,7 @@ enum semel_status sml_commit_init(struct sml_commit *commit, struct semel_server
     commit->store = store;
     commit->key_retention_ms = key_retention_ms;
     commit->purge_at = sml_time_add(sml_clock_now(), SML_PURGE_NS);
+    commit->at_rest = true;
     return SEMEL_OK;
 }
 
@@ -756,43 +776,12 @@ enum semel_status sml_commit_start(struct sml_commit *commit)
 
     if (!sml_commit_is_durable(commit))
         return SEMEL_OK;
+    sml_commit_set_at_rest(commit, false);
     status = sml_thread_create(&commit->thread, "semel-commit", 0, run, commit);
     commit->running = status == SEMEL_OK;
+    if (!commit->running)
+        sml_commit_set_at_rest(commit, true);
     return status;
-}
-
-/* The server has stopped, the connections are closed: nothing will be told of what was under way,
- * nor of what the store did not take to the last. It is let go. */
-static void abandon(struct sml_commit *commit)
-{
-    struct semel_server *server = commit->server;
-
-    sml_commit_answer(commit, false);
-    for (uint32_t i = 0; i < commit->limbo_count; i++) {
-        struct sml_limbo *limbo = &commit->limbo[i];
-        struct sml_change change = { SML_CHANGE_END, limbo->in };
-
-        if (limbo->decided)
-            sml_callee_recorded(&limbo->served->session->callee, &change, 0, false);
-        else
-            sml_callee_postpone_to_restart(&limbo->served->session->callee, limbo->in);
-    }
-    for (struct sml_list *node = server->served.next; node != &server->served; node = node->next) {
-        struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
-        struct sml_list *at = served->session->callee.to_record.next, *next;
-
-        for (; at != &served->session->callee.to_record; at = next) {
-            struct sml_incoming *in = SML_CONTAINER(at, struct sml_incoming, link);
-            struct semel_request *request = in->user;
-
-            next = at->next;
-            if (in->phase != SML_IN_STARTING || !in->held)
-                continue;
-            sml_callee_postpone_to_restart(&served->session->callee, in);
-            sml_info_unref(request->info);
-            free(request);
-        }
-    }
 }
 
 void sml_commit_stop(struct sml_commit *commit)
@@ -803,7 +792,7 @@ void sml_commit_stop(struct sml_commit *commit)
     sml_commit_wake(commit);
     sml_thread_join(&commit->thread);
     commit->running = false;
-    abandon(commit);
+    sml_commit_abandon(commit);
 }
 
 void sml_commit_fini(struct sml_commit *commit)

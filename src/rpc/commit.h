@@ -39,6 +39,7 @@
 
 struct semel_request;
 struct semel_server;
+struct sml_method;
 struct sml_served;
 struct sml_batch_of_changes;
 
@@ -67,7 +68,12 @@ struct sml_commit {
     _Atomic bool work, stop;
     _Atomic bool deep;       /* it will sleep for longer than what is lazy may wait */
     _Atomic bool broken;     /* the store is of no more use */
-    _Atomic uint32_t status; /* enum semel_status: why */
+    _Atomic uint32_t status; /* enum semel_status: why; or why something was lost at the end */
+    /* The transactional handler that runs, for whoever looks how long it has. */
+    _Atomic uint64_t handler_since; /* 0: none */
+    _Atomic(const struct sml_method *) handler_method;
+    _Atomic bool awaited; /* somebody waits for it to come to rest */
+    bool at_rest;         /* queue_lock: the server has stopped, and it has done what it could */
     struct sml_mutex lock;
     struct sml_list dirty;       /* lock: sessions with something to store */
     struct sml_list late;        /* lock: sessions with little to forget, and nothing else */
@@ -82,6 +88,8 @@ struct sml_commit {
     struct sml_limbo limbo[SML_BATCH_CALLS];
     uint32_t limbo_count;
     uint64_t retry_at, purge_at;
+    uint64_t lost;           /* calls, as was said last */
+    uint64_t handler_warned; /* the leader's: of the one that began then */
     bool complained;
     struct {
         _Atomic uint64_t commits, failed, recorded, transactions, undone, replayed, mismatched;
@@ -93,6 +101,9 @@ struct sml_commit {
 enum semel_status sml_commit_init(struct sml_commit *commit, struct semel_server *server,
                                   struct semel_store *store, uint64_t key_retention_ms);
 enum semel_status sml_commit_start(struct sml_commit *commit);
+/* The server has stopped, its handlers too: is what they left stored, or refused for good? Else
+ * that is seen to, and server->changed says when. */
+bool sml_commit_at_rest_locked(struct sml_commit *commit);
 /* Store what there is, and end the thread. Whoever has changes has made them. */
 void sml_commit_stop(struct sml_commit *commit);
 /* Close the store. */
@@ -102,6 +113,12 @@ void sml_commit_fini(struct sml_commit *commit);
 void sml_commit_touch(struct sml_served *served);
 /* There is something for it in the queues. Any thread. */
 void sml_commit_wake(struct sml_commit *commit);
+
+/* The leader's, now and then, at the latest when it says: is a handler holding everybody up? Then
+ * that is said, once of each. */
+#define SML_HOLDS_UP_NS 5000000000
+void sml_commit_watch(struct sml_commit *commit, uint64_t now);
+uint64_t sml_commit_watch_at_locked(const struct sml_commit *commit);
 
 /* Is this thread inside a transactional handler? It must not wait for anything. */
 bool sml_in_transaction(void);
@@ -149,6 +166,14 @@ void sml_commit_fit_answer(const struct sml_callee *callee, struct sml_key_answe
 /* commit_txn.c: run waiting transactional calls, with the changes that there are; `all`: also those
  * that have time. Returns whether there were any. */
 bool sml_commit_transactions(struct sml_commit *commit, bool all);
+
+/* commit_end.c, for commit.c */
+/* The store refused to the last: say what will be unknown because of that. */
+void sml_commit_say_lost(struct sml_commit *commit);
+void sml_commit_set_at_rest(struct sml_commit *commit, bool at_rest);
+/* The server has stopped, the connections are closed: nothing will be told of what was under way,
+ * nor of what the store did not take to the last. It is let go. */
+void sml_commit_abandon(struct sml_commit *commit);
 
 /* commit.c, for commit_txn.c */
 /* Pull changes into the batch; and write them into the open transaction. */

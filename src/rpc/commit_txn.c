@@ -217,15 +217,49 @@ static enum semel_status overtaken(const struct semel_request *request, const st
     return until <= now ? SEMEL_MAX_RUN : SEMEL_OK;
 }
 
+void sml_commit_watch(struct sml_commit *commit, uint64_t now)
+{
+    uint64_t since = atomic_load(&commit->handler_since);
+    const struct sml_method *method = atomic_load(&commit->handler_method);
+
+    if (since == 0 || now < since + SML_HOLDS_UP_NS || since == commit->handler_warned)
+        return;
+    /* It may have ended meanwhile, and another one have begun. */
+    if (atomic_load(&commit->handler_since) != since)
+        return;
+    commit->handler_warned = since;
+    sml_server_log(commit->server, SEMEL_LOG_WARNING,
+                   "a transaction of \"%.*s\" has run for %d s: nothing else is stored meanwhile "
+                   "(max_run_ms ends such calls)",
+                   (int)method->name_bytes, method->name, (int)(SML_HOLDS_UP_NS / SML_SECOND));
+}
+
+/* Whoever begins a handler wakes nobody for this; but the leader has seen its call come. */
+uint64_t sml_commit_watch_at_locked(const struct sml_commit *commit)
+{
+    uint64_t since = atomic_load(&commit->handler_since);
+    const struct semel_server *server = commit->server;
+
+    if (!sml_commit_is_durable(commit))
+        return SML_NEVER;
+    if (since != 0 && since != commit->handler_warned)
+        return since + SML_HOLDS_UP_NS;
+    return server->txn_count > 0 || server->unfinished > 0 ? sml_clock_now() + SML_HOLDS_UP_NS
+                                                           : SML_NEVER;
+}
+
 static void call_handler(struct sml_commit *commit, struct semel_request *request)
 {
     const struct sml_method *method = request->method;
     struct semel_server *server = commit->server;
 
     mark(commit, request);
+    atomic_store(&commit->handler_method, method);
+    atomic_store(&commit->handler_since, sml_clock_now());
     in_transaction = true;
     method->transaction(request, commit->store, method->user);
     in_transaction = false;
+    atomic_store(&commit->handler_since, 0);
     if (!sml_origin_is_mine(&server->origin))
         sml_thread_vanish(); /* it forked, and this is the child */
     commit->store->ops->mark(commit->store, NULL);
@@ -341,7 +375,7 @@ static void tell(struct sml_commit *commit, struct transaction *t)
     }
 }
 
-/* Innocent ones come next, and are committed before any other call begins, which may be interrupted,
+/* Innocent ones come next, and are committed before any other call begins: it may be interrupted,
  * too. If one of themselves was, this time, each of the rest runs alone. */
 static void take_back(struct sml_commit *commit, struct transaction *t, bool alone)
 {

@@ -388,6 +388,11 @@ void semel_server_stop(struct semel_server *server)
     tell_leader(server);
 }
 
+static bool has_ended_locked(struct semel_server *server)
+{
+    return server->quit && server->running == 0 && sml_commit_at_rest_locked(&server->commit);
+}
+
 enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout_ms,
                                     uint32_t *out_running)
 {
@@ -407,7 +412,7 @@ enum semel_status semel_server_wait(struct semel_server *server, int64_t timeout
     if (!server->started)
         status = SEMEL_STOPPED;
     server->waiting++;
-    while (status == SEMEL_OK && (!server->quit || server->running > 0)) {
+    while (status == SEMEL_OK && !has_ended_locked(server)) {
         if (!in_time)
             status = SEMEL_DEADLINE;
         else

@@ -285,6 +285,7 @@ struct semel_server {
     uint64_t order;
     uint64_t pauses_end;    /* the earliest paused listener; SML_NEVER */
     uint64_t accept_logged; /* when trouble was last reported */
+    uint64_t full_logged;   /* ... and that sessions end early */
     uint64_t drain_checked;
     uint64_t goodbye_until; /* SML_NEVER until the server stops */
     bool drain_begun;

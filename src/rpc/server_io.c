@@ -328,6 +328,8 @@ static void keep_time(struct semel_server *server, uint64_t sessions_due)
         sml_server_expire(server, now);
     if (server->pauses_end <= now)
         end_pauses(server, now);
+    if (sml_commit_is_durable(&server->commit))
+        sml_commit_watch(&server->commit, now);
 }
 
 /* When the leader must wake, whatever its descriptors say; 0: there is work now. */
@@ -344,6 +346,7 @@ static uint64_t sleep_until(struct semel_server *server, uint64_t *out_sessions)
     sml_mutex_lock(&server->queue_lock);
     *out_sessions = sml_heap_min_key(&server->session_timers);
     until = sml_time_min(until, *out_sessions);
+    until = sml_time_min(until, sml_commit_watch_at_locked(&server->commit));
     if (!sml_list_empty(&server->touched) || server->telling ||
         atomic_load_explicit(&server->mail, memory_order_relaxed) ||
         sml_server_may_inline_locked(server, server->running))

@@ -7,8 +7,11 @@
  * last handler to finish may free one. */
 #include "rpc/server_internal.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define FULL_LOG_NS 60000000000
 
 struct sml_mutex *sml_server_stripe(struct semel_server *server, const struct sml_session_id *id)
 {
@@ -128,6 +131,37 @@ void sml_served_end(struct sml_served *served)
         sml_served_free(served);
 }
 
+/* Host and stripe held; what is done goes to `done`. */
+static void end_into(struct sml_served *served, struct sml_list *done)
+{
+    end_locked(served);
+    if (!sml_served_done(served))
+        return;
+    sml_list_remove(&served->all);
+    sml_list_push_back(done, &served->all);
+}
+
+static void free_all(struct sml_list *done)
+{
+    struct sml_list *node;
+
+    while ((node = sml_list_pop_front(done)) != NULL)
+        sml_served_free(SML_CONTAINER(node, struct sml_served, all));
+}
+
+/* All the stripes, under the host's lock: which session it will be is not known before. Rare. */
+static void lock_stripes(struct semel_server *server)
+{
+    for (int i = 0; i < SML_STRIPES; i++)
+        sml_mutex_lock(&server->stripes[i]);
+}
+
+static void unlock_stripes(struct semel_server *server)
+{
+    for (int i = SML_STRIPES; i-- > 0;)
+        sml_mutex_unlock(&server->stripes[i]);
+}
+
 /* --- connections come and go ----------------------------------------------------------------- */
 
 /* Host and stripe held. */
@@ -153,6 +187,33 @@ static void attach(struct sml_conn *conn, struct sml_mutex *stripe)
     sml_commit_touch(served);
 }
 
+/* One session ends so that another may begin, if that is needed. Returns whether it was. Host's
+ * lock held; what is done goes to `done`. */
+static bool make_room(struct semel_server *server, const struct sml_hello *hello,
+                      struct sml_list *done)
+{
+    struct sml_session *session;
+
+    if (server->host.session_count < server->host.options.sessions_max)
+        return false;
+    lock_stripes(server);
+    session = sml_host_surplus(&server->host, hello);
+    if (session)
+        end_into(session->user, done);
+    unlock_stripes(server);
+    return session != NULL;
+}
+
+static void report_full(struct semel_server *server, uint64_t now)
+{
+    if (server->full_logged != 0 && now < server->full_logged + FULL_LOG_NS)
+        return;
+    server->full_logged = now;
+    sml_server_log(server, SEMEL_LOG_WARNING,
+                   "%" PRIu32 " sessions, as many as there may be: those end that were left first",
+                   server->host.options.sessions_max);
+}
+
 void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64_t now)
 {
     struct semel_server *server = conn->server;
@@ -160,8 +221,12 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
     struct sml_peer *loser = NULL;
     struct sml_conn *lost = NULL;
     uint64_t drain_until = atomic_load(&server->drain_until);
+    struct sml_list done;
+    bool full;
 
+    sml_list_init(&done);
     sml_mutex_lock(&server->host_lock);
+    full = make_room(server, hello, &done);
     sml_mutex_lock(stripe);
     sml_host_hello(&server->host, &conn->peer, hello, &loser, now);
     if (loser) {
@@ -177,6 +242,9 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
         sml_peer_drain(&conn->peer, (uint32_t)sml_time_ms_until(drain_until, now));
     sml_mutex_unlock(stripe);
     sml_mutex_unlock(&server->host_lock);
+    free_all(&done);
+    if (full)
+        report_full(server, now);
     if (lost)
         sml_server_log(server, SEMEL_LOG_INFO, "%s: taken over by a newer connection, %s",
                        lost->info->address, conn->info->address);
@@ -385,26 +453,6 @@ void sml_served_tick(struct sml_served *served, uint64_t now)
     sml_mutex_unlock(served->lock);
 }
 
-/* Host and stripe held; what is done goes to `done`. */
-static void end_into(struct sml_served *served, struct sml_list *done)
-{
-    end_locked(served);
-    if (!sml_served_done(served))
-        return;
-    sml_list_remove(&served->all);
-    sml_list_push_back(done, &served->all);
-}
-
-static void free_all(struct sml_list *done)
-{
-    struct sml_list *node;
-
-    while ((node = sml_list_pop_front(done)) != NULL)
-        sml_served_free(SML_CONTAINER(node, struct sml_served, all));
-}
-
-/* Whether a session still runs something is its stripe's business; expiry is rare enough to take
- * them all. */
 void sml_server_expire(struct semel_server *server, uint64_t now)
 {
     struct sml_list done;
@@ -412,12 +460,10 @@ void sml_server_expire(struct semel_server *server, uint64_t now)
 
     sml_list_init(&done);
     sml_mutex_lock(&server->host_lock);
-    for (int i = 0; i < SML_STRIPES; i++)
-        sml_mutex_lock(&server->stripes[i]);
+    lock_stripes(server);
     while ((session = sml_host_next_expired(&server->host, now)) != NULL)
         end_into(session->user, &done);
-    for (int i = SML_STRIPES; i-- > 0;)
-        sml_mutex_unlock(&server->stripes[i]);
+    unlock_stripes(server);
     sml_mutex_unlock(&server->host_lock);
     free_all(&done);
 }

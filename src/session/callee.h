@@ -158,10 +158,10 @@ struct sml_callee {
     bool forsaken;             /* the store has the verdicts, and will tell them */
     uint32_t dropped_count;
     struct sml_heap timers;
-    uint64_t bytes_in;     /* request bodies held */
-    uint64_t bytes_kept;   /* bodies that count no more in bytes_in, but the shell has them */
-    uint64_t bytes_stored; /* replies held */
-    uint32_t held;         /* holds of the shell and of the store, on released records too */
+    uint64_t bytes_in;         /* request bodies held */
+    uint64_t bytes_kept;       /* bodies that count no more in bytes_in, but the shell has them */
+    uint64_t bytes_stored;     /* replies held */
+    uint32_t held;             /* holds of the shell and of the store, on released records too */
     uint64_t reply_body_bytes; /* largest reply the caller takes */
     struct sml_callee_counters counters;
 };

@@ -66,8 +66,8 @@ void sml_callee_answer(struct sml_callee *callee, struct sml_incoming *in,
 
 void sml_callee_postpone(struct sml_callee *callee, struct sml_incoming *in, uint32_t delay_ms)
 {
-    uint32_t longer = in->busy_delay_ms < SML_POSTPONED_MS / 2 ? in->busy_delay_ms * 2
-                                                              : SML_POSTPONED_MS;
+    uint32_t longer =
+        in->busy_delay_ms < SML_POSTPONED_MS / 2 ? in->busy_delay_ms * 2 : SML_POSTPONED_MS;
 
     SML_ASSERT(in->phase == SML_IN_STARTING && in->in_batch);
     in->in_batch = false;
@@ -216,8 +216,8 @@ void sml_callee_base_recorded(struct sml_callee *callee, bool committed)
 
 /* --- answers ---------------------------------------------------------------------------- */
 
-/* A start that nobody wants any more is not tried again: nothing of it is stored, so it ends without
- * the store, which may go on refusing until long after the call's deadline. */
+/* A start that nobody wants any more is not tried again: nothing of it is stored, so it ends
+ * without the store, which may go on refusing until long after the call's deadline. */
 static bool is_over(const struct sml_change *change)
 {
     const struct sml_incoming *in = change->in;

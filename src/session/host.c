@@ -26,6 +26,7 @@ void sml_host_init(struct sml_host *host, const struct sml_mem *mem,
         memcpy(host->server_id, options->store.id, sizeof host->server_id);
     entropy->fill(entropy->user, host->salt, sizeof host->salt);
     sml_list_init(&host->sessions);
+    sml_list_init(&host->left);
     sml_heap_init(&host->expiries);
 }
 
@@ -93,6 +94,19 @@ static bool grow_buckets(struct sml_host *host)
     return true;
 }
 
+/* Nobody is connected to it: its idle time begins. */
+static void leave(struct sml_host *host, struct sml_session *session, uint64_t now)
+{
+    sml_heap_insert(&host->expiries, &session->expiry, sml_time_add(now, host->options.idle));
+    sml_list_push_back(&host->left, &session->left);
+}
+
+static void not_left(struct sml_host *host, struct sml_session *session)
+{
+    sml_heap_remove(&host->expiries, &session->expiry);
+    sml_list_remove(&session->left);
+}
+
 static void unlink_session(struct sml_host *host, struct sml_session *session)
 {
     struct sml_session **at = &host->buckets[bucket_of(host, &session->id, host->bucket_count)];
@@ -101,7 +115,7 @@ static void unlink_session(struct sml_host *host, struct sml_session *session)
         at = &(*at)->next_in_bucket;
     *at = session->next_in_bucket;
     sml_list_remove(&session->all);
-    sml_heap_remove(&host->expiries, &session->expiry);
+    not_left(host, session);
     host->session_count--;
 }
 
@@ -126,6 +140,7 @@ static struct sml_session *enter(struct sml_host *host, const struct sml_session
     session->callee.durable = host->options.durable;
     session->callee.methods = host->options.methods;
     sml_list_init(&session->all);
+    sml_list_init(&session->left);
     sml_heap_node_init(&session->expiry);
     at = bucket_of(host, &session->id, host->bucket_count);
     session->next_in_bucket = host->buckets[at];
@@ -190,15 +205,26 @@ static bool knows_secret(const struct sml_session *session, const struct sml_pee
            same_principal(&session->principal, &peer->principal);
 }
 
+static bool contradicts_itself(const struct sml_hello *hello)
+{
+    bool fresh = hello->next == 1 && hello->count == 0;
+
+    return hello->window == 0 || hello->window > SEMEL_WINDOW_CALLS_MAX || hello->conn_no == 0 ||
+           hello->count > hello->window || (hello->kind == SML_CREATE && !fresh);
+}
+
+static bool is_full(const struct sml_host *host)
+{
+    return host->session_count >= host->options.sessions_max;
+}
+
 /* The session a HELLO may have, or NULL with the peer turned away. */
 static struct sml_session *admit(struct sml_host *host, struct sml_peer *peer,
                                  const struct sml_hello *hello)
 {
     struct sml_session *session = find(host, &hello->session);
-    bool fresh = hello->next == 1 && hello->count == 0;
 
-    if (hello->window == 0 || hello->window > SEMEL_WINDOW_CALLS_MAX || hello->conn_no == 0 ||
-        hello->count > hello->window || (hello->kind == SML_CREATE && !fresh)) {
+    if (contradicts_itself(hello)) {
         host->counters.protocol_errors++;
         sml_peer_close(peer, SML_BYE_PROTOCOL, "HELLO contradicts itself");
     } else if (session == NULL && hello->kind == SML_RESUME && !SML_BUG(RESUME_CREATES)) {
@@ -212,7 +238,7 @@ static struct sml_session *admit(struct sml_host *host, struct sml_peer *peer,
         sml_peer_close(peer, SML_BYE_PROTOCOL, "HELLO lists more calls than the window");
     } else if (session == NULL && host->draining) {
         sml_peer_close(peer, SML_BYE_RETRY_LATER, "server is draining");
-    } else if (session == NULL && host->session_count >= host->options.sessions_max) {
+    } else if (session == NULL && is_full(host)) {
         sml_peer_close(peer, SML_BYE_RETRY_LATER, "too many sessions");
     } else if (session == NULL && (session = create(host, peer, hello)) == NULL) {
         sml_peer_close(peer, SML_BYE_RETRY_LATER, "out of memory");
@@ -239,7 +265,7 @@ static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_sess
     peer->features = hello->features & host->options.features;
     peer->welcome_held = host->options.durable && !SML_BUG(WELCOME_EARLY);
     session->callee.keys = (peer->features & SML_FEATURE_KEYS) != 0;
-    sml_heap_remove(&host->expiries, &session->expiry);
+    not_left(host, session);
     peer->session = session;
     peer->resumed = hello->kind == SML_RESUME;
     if (peer->resumed)
@@ -275,7 +301,7 @@ void sml_host_detach(struct sml_host *host, struct sml_peer *peer, uint64_t now)
     SML_ASSERT(session->peer == peer);
     session->peer = NULL;
     sml_callee_down(&session->callee);
-    sml_heap_insert(&host->expiries, &session->expiry, sml_time_add(now, host->options.idle));
+    leave(host, session, now);
 }
 
 /* --- expiry ----------------------------------------------------------------------------- */
@@ -312,6 +338,35 @@ struct sml_session *sml_host_next_expired(struct sml_host *host, uint64_t now)
         }
         sml_heap_remove(&host->expiries, node);
         sml_heap_insert(&host->expiries, node, sml_time_add(now, EXPIRY_RETRY));
+    }
+    return NULL;
+}
+
+/* Has its client nothing to come back for but what is done? */
+static bool is_surplus(const struct sml_session *session)
+{
+    const struct sml_list *all = &session->callee.all;
+
+    for (const struct sml_list *node = all->next; node != all; node = node->next)
+        if (SML_CONTAINER(node, struct sml_incoming, all)->phase != SML_IN_DONE)
+            return false;
+    return true;
+}
+
+struct sml_session *sml_host_surplus(struct sml_host *host, const struct sml_hello *hello)
+{
+    if (!is_full(host) || host->draining || hello->kind != SML_CREATE ||
+        contradicts_itself(hello) || find(host, &hello->session))
+        return NULL;
+    for (int looks = 0; looks < SML_SURPLUS_LOOKS && !sml_list_empty(&host->left); looks++) {
+        struct sml_list *node = sml_list_pop_front(&host->left);
+        struct sml_session *session = SML_CONTAINER(node, struct sml_session, left);
+
+        sml_list_push_back(&host->left, node);
+        if (is_surplus(session)) {
+            host->counters.expired++;
+            return session;
+        }
     }
     return NULL;
 }
@@ -408,6 +463,6 @@ struct sml_session *sml_host_restore(struct sml_host *host, uint64_t row,
         sml_release(host->mem, session);
         return NULL;
     }
-    sml_heap_insert(&host->expiries, &session->expiry, sml_time_add(now, host->options.idle));
+    leave(host, session, now);
     return session;
 }

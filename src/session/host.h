@@ -22,7 +22,8 @@ struct sml_session {
     uint64_t conn_no;
     struct sml_peer *peer; /* attached, or NULL */
     struct sml_callee callee;
-    struct sml_list all; /* the host's */
+    struct sml_list all;  /* the host's */
+    struct sml_list left; /* the host's: no connection */
     struct sml_session *next_in_bucket;
     struct sml_heap_node expiry;
     void *user; /* the shell's */
@@ -68,6 +69,7 @@ struct sml_host {
     uint64_t salt[3]; /* of the buckets; never told */
     bool draining;
     struct sml_list sessions;
+    struct sml_list left; /* of these, without a connection: the longest first, more or less */
     struct sml_session **buckets;
     uint32_t bucket_count, session_count;
     struct sml_heap expiries;
@@ -85,6 +87,13 @@ void sml_host_fini(struct sml_host *host);
  * CLOSING with the reason. */
 void sml_host_hello(struct sml_host *host, struct sml_peer *peer, const struct sml_hello *hello,
                     struct sml_peer **out_loser, uint64_t now);
+
+/* The host is full, and the HELLO would make a session: one without a connection and without a call
+ * that is not done, to be ended first by the shell with sml_host_end. The one that was left first;
+ * but of those in which something is under way few are looked at, and others the next time. NULL:
+ * none, or there is room, or no need. */
+#define SML_SURPLUS_LOOKS 16
+struct sml_session *sml_host_surplus(struct sml_host *host, const struct sml_hello *hello);
 
 /* The connection is gone: the session, if any, is kept and its idle time begins. */
 void sml_host_detach(struct sml_host *host, struct sml_peer *peer, uint64_t now);

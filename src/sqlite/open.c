@@ -6,6 +6,7 @@
  * rests, each read back; the tables; then whether it is the store that the page beside it
  * remembers. Nothing is repaired: what does not fit is said. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +15,8 @@
 #include "os/random.h"
 #include "sqlite/sqlite_internal.h"
 
-#define BUSY_MS 5000 /* others may read, and a reader that recovers the log holds us up */
+#define CHECKPOINT_FRAMES 1000 /* as SQLite's own default */
+#define BUSY_MS 5000           /* others may read, and a reader that recovers the log holds us up */
 
 static const char schema[] =
     "CREATE TABLE main.semel_store (one INTEGER PRIMARY KEY CHECK (one = 1), "
@@ -87,6 +89,17 @@ bool sml_sqlite_ask(sqlite3 *db, const char *text, char *out, size_t room)
     if (code == SQLITE_ROW && sqlite3_column_text(statement, 0))
         snprintf(out, room, "%s", (const char *)sqlite3_column_text(statement, 0));
     return sqlite3_finalize(statement) == SQLITE_OK;
+}
+
+bool sml_sqlite_has_table(sqlite3 *db, const char *name, bool *out_has)
+{
+    char text[120], is[8];
+
+    snprintf(text, sizeof text, "SELECT count(*) FROM main.sqlite_schema WHERE name = '%s'", name);
+    if (!sml_sqlite_ask(db, text, is, sizeof is))
+        return false;
+    *out_has = strcmp(is, "1") == 0;
+    return true;
 }
 
 /* Set it, and see that it is set. */
@@ -171,6 +184,9 @@ static enum semel_status open_database(struct sml_sqlite *s, int flags)
         return sml_sqlite_failed(s, "opening");
     }
     (void)sqlite3_busy_timeout(s->db, BUSY_MS);
+    /* If this is not the store that was here, its log is left as it is. */
+    if (s->alone.has_log)
+        (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (read_only || !sqlite3_db_readonly(s->db, "main"))
         return SEMEL_OK;
     snprintf(s->store.text, sizeof s->store.text, "%.300s: no permission to write it", s->path);
@@ -179,13 +195,16 @@ static enum semel_status open_database(struct sml_sqlite *s, int flags)
 
 static enum semel_status has_schema(struct sml_sqlite *s, bool *out_has)
 {
-    char is[64];
+    bool is_outbox;
 
-    if (!sml_sqlite_ask(s->db, "SELECT count(*) FROM main.sqlite_schema WHERE name = 'semel_store'",
-                        is, sizeof is))
+    if (!sml_sqlite_has_table(s->db, "semel_store", out_has) ||
+        !sml_sqlite_has_table(s->db, "semel_outbox", &is_outbox))
         return sml_sqlite_failed(s, "reading");
-    *out_has = strcmp(is, "1") == 0;
-    return SEMEL_OK;
+    if (!is_outbox)
+        return SEMEL_OK;
+    snprintf(s->store.text, sizeof s->store.text, "%.300s: it is a client's outbox, and no store",
+             s->path);
+    return s->store.status = SEMEL_INVALID;
 }
 
 static enum semel_status make_schema(struct sml_sqlite *s)
@@ -251,6 +270,24 @@ static enum semel_status read_identity(struct sml_sqlite *s)
     return status;
 }
 
+/* Our records come and go whether anybody refers to them or not: with such a key on, none could be
+ * forgotten any more. */
+static enum semel_status refuse_foreign_keys(struct sml_sqlite *s)
+{
+    static const char text[] =
+        "SELECT 'the table ' || t.name || ' has a foreign key that refers to ' || f.\"table\" "
+        "FROM main.sqlite_schema AS t, pragma_foreign_key_list(t.name, 'main') AS f "
+        "WHERE t.type = 'table' AND lower(f.\"table\") GLOB 'semel_*' LIMIT 1";
+    char found[200];
+
+    if (!sml_sqlite_ask(s->db, text, found, sizeof found))
+        return sml_sqlite_failed(s, "reading its foreign keys");
+    if (found[0] == '\0')
+        return SEMEL_OK;
+    snprintf(s->store.text, sizeof s->store.text, "%.250s: %s; remove it", s->path, found);
+    return s->store.status = SEMEL_INVALID;
+}
+
 /* --- opening ----------------------------------------------------------------------------- */
 
 static enum semel_status open_to_look(struct sml_sqlite *s)
@@ -282,14 +319,15 @@ static enum semel_status sync_once(struct sml_sqlite *s)
 /* It is the store that was here, or is taken for it by the operator's word. */
 static enum semel_status settle_identity(struct sml_sqlite *s, bool adopt)
 {
-    enum semel_status status = sml_runfile_compare(s);
+    bool mixed;
+    enum semel_status status = sml_runfile_compare(s, &mixed);
     enum sml_stored stored;
 
     if (status == SEMEL_OK) {
         sml_runfile_adopt(s);
         return sync_once(s);
     }
-    if (!adopt)
+    if (!adopt || mixed)
         return status;
     s->store.has_suspect = false;
     /* A later state may have had generations of its own, and clients that know them. */
@@ -316,12 +354,22 @@ static enum semel_status find_database(struct sml_sqlite *s, bool adopt, bool *o
     return status;
 }
 
+/* From now on it is ours, and is looked after. */
+static void settled(struct sml_sqlite *s)
+{
+    s->settled = true;
+    (void)sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+    s->file = open(s->path, O_PATH | O_CLOEXEC);
+}
+
 static enum semel_status open_to_write(struct sml_sqlite *s,
                                        const struct semel_sqlite_options *options)
 {
     enum semel_status status = sml_runfile_open(s);
     bool has = false;
 
+    if (status == SEMEL_OK)
+        sml_sqlite_read_alone(s);
     if (status == SEMEL_OK)
         status = find_database(s, options->adopt, &has);
     if (status == SEMEL_OK)
@@ -330,13 +378,18 @@ static enum semel_status open_to_write(struct sml_sqlite *s,
         status = make_schema(s);
     if (status == SEMEL_OK)
         status = read_identity(s);
+    if (status == SEMEL_OK)
+        status = refuse_foreign_keys(s);
     if (status != SEMEL_OK)
         return status;
     s->clock_base = sml_clock_now();
     if (!sml_sqlite_prepare(s))
         return sml_sqlite_not_prepared(s, "preparing");
     sml_sqlite_install_guards(s);
-    return settle_identity(s, options->adopt);
+    status = settle_identity(s, options->adopt);
+    if (status == SEMEL_OK)
+        settled(s);
+    return status;
 }
 
 enum semel_status semel_sqlite_open(struct semel_store **out_store, const char *path,
@@ -363,6 +416,8 @@ enum semel_status semel_sqlite_open(struct semel_store **out_store, const char *
     s->store.abi = SML_STORE_ABI;
     s->store.read_only = options->read_only;
     s->lock.fd = -1;
+    s->file = -1;
+    s->checkpoint = CHECKPOINT_FRAMES;
     status = find_path(s, path);
     if (status == SEMEL_OK)
         status = options->read_only ? open_to_look(s) : open_to_write(s, options);

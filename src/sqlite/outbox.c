@@ -15,6 +15,7 @@ struct outbox {
     sqlite3_stmt *statements[STATEMENTS];
     struct sml_lockpage lock;
     char *path;
+    bool opened;
 };
 
 static const char schema[] =
@@ -42,13 +43,14 @@ static struct outbox *of(struct semel_outbox *outbox)
 
 static enum semel_status failed(struct outbox *o, const char *doing)
 {
-    int code = sqlite3_extended_errcode(o->db);
+    int error;
 
-    o->outbox.status = sml_sqlite_status(code);
+    o->outbox.status = sml_sqlite_status(o->db, &error);
     if (o->outbox.status == SEMEL_OK)
         o->outbox.status = SEMEL_STORE_FAILED;
-    snprintf(o->outbox.text, sizeof o->outbox.text, "%.200s: %s: %.200s (%d)", o->path, doing,
-             sqlite3_errmsg(o->db), code);
+    snprintf(o->outbox.text, sizeof o->outbox.text, "%.200s: %s: %.150s%s%.60s (%d)", o->path,
+             doing, sqlite3_errmsg(o->db), error ? ": " : "", error ? sml_error_text(error) : "",
+             sqlite3_extended_errcode(o->db));
     return o->outbox.status;
 }
 
@@ -203,6 +205,23 @@ static enum semel_status load_identity(struct semel_outbox *outbox, uint8_t *out
 
 /* --- life -------------------------------------------------------------------------------- */
 
+#define PATH_BYTES 4096
+
+static bool lock_path(const struct outbox *o, char out[PATH_BYTES])
+{
+    return (size_t)snprintf(out, PATH_BYTES, "%s-lock", o->path) < PATH_BYTES;
+}
+
+/* A file that could not be opened leaves no lock behind. */
+static void release_lock(struct outbox *o)
+{
+    char path[PATH_BYTES];
+
+    if (!o->opened && o->path && lock_path(o, path))
+        sml_lockpage_discard(&o->lock, path);
+    sml_lockpage_close(&o->lock);
+}
+
 static void close_outbox(struct semel_outbox *outbox)
 {
     struct outbox *o = of(outbox);
@@ -210,7 +229,7 @@ static void close_outbox(struct semel_outbox *outbox)
     for (int i = 0; i < STATEMENTS; i++)
         (void)sqlite3_finalize(o->statements[i]);
     (void)sqlite3_close_v2(o->db);
-    sml_lockpage_close(&o->lock);
+    release_lock(o);
     sqlite3_free(o->path);
     sqlite3_free(o);
 }
@@ -236,23 +255,28 @@ static enum semel_status complain(struct outbox *o, enum semel_status status, co
 
 static enum semel_status take_lock(struct outbox *o)
 {
-    char path[4096];
+    char path[PATH_BYTES], words[160];
     struct sml_reason reason;
     uint32_t holder;
     enum semel_status status;
 
-    if ((size_t)snprintf(path, sizeof path, "%s-lock", o->path) >= sizeof path)
+    if (!lock_path(o, path))
         return complain(o, SEMEL_INVALID, "the path is too long");
     status = sml_lockpage_open(&o->lock, path, &holder, &reason);
-    if (status == SEMEL_ADDRESS_IN_USE) {
-        snprintf(path, sizeof path, "in use by process %u; wait for it, or stop it",
-                 (unsigned)holder);
-        return complain(o, SEMEL_STORE_LOCKED, path);
+    switch (status) {
+    case SEMEL_OK:
+        return SEMEL_OK;
+    case SEMEL_ADDRESS_IN_USE:
+        sml_lockpage_say_held(holder, "wait for it, or stop it", words, sizeof words);
+        return complain(o, SEMEL_STORE_LOCKED, words);
+    case SEMEL_DENIED:
+        return complain(o, SEMEL_STORE_READ_ONLY, reason.text);
+    case SEMEL_STORE_FULL:
+    case SEMEL_NO_MEMORY:
+        return complain(o, status, reason.text);
+    default:
+        return complain(o, SEMEL_STORE_FAILED, reason.text);
     }
-    if (status != SEMEL_OK)
-        return complain(o, status == SEMEL_DENIED ? SEMEL_STORE_READ_ONLY : SEMEL_STORE_FAILED,
-                        reason.text);
-    return SEMEL_OK;
 }
 
 static bool is_set(struct outbox *o, const char *set, const char *get, const char *wanted)
@@ -266,6 +290,7 @@ static bool is_set(struct outbox *o, const char *set, const char *get, const cha
 static enum semel_status open_file(struct outbox *o)
 {
     char is[64];
+    bool is_store;
 
     if (sqlite3_open_v2(o->path, &o->db,
                         SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_READWRITE |
@@ -275,6 +300,10 @@ static enum semel_status open_file(struct outbox *o)
     (void)sqlite3_busy_timeout(o->db, 5000);
     if (sqlite3_db_readonly(o->db, "main"))
         return complain(o, SEMEL_STORE_READ_ONLY, "no permission to write it");
+    if (!sml_sqlite_has_table(o->db, "semel_store", &is_store))
+        return failed(o, "reading");
+    if (is_store)
+        return complain(o, SEMEL_INVALID, "it is a server's store, and no outbox");
     if (!is_set(o, "PRAGMA journal_mode=WAL", "PRAGMA journal_mode", "wal") ||
         !is_set(o, "PRAGMA synchronous=FULL", "PRAGMA synchronous", "2"))
         return failed(o, "making it durable");
@@ -316,6 +345,7 @@ enum semel_status semel_sqlite_outbox_open(struct semel_outbox **out_outbox, con
     if (status == SEMEL_OK)
         status = open_file(o);
     if (status == SEMEL_OK) {
+        o->opened = true;
         *out_outbox = &o->outbox;
         return SEMEL_OK;
     }

@@ -14,13 +14,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "base/check.h"
 #include "os/clock.h"
 #include "sqlite/sqlite_internal.h"
 
-enum semel_status sml_sqlite_status(int code)
+static enum semel_status status_of(int code)
 {
     switch (code & 0xff) {
     case SQLITE_OK:
@@ -40,6 +41,8 @@ enum semel_status sml_sqlite_status(int code)
         return SEMEL_STORE_LOCKED;
     case SQLITE_NOMEM:
         return SEMEL_NO_MEMORY;
+    case SQLITE_TOOBIG:
+        return SEMEL_TOO_LARGE;
     default:
         return SEMEL_STORE_FAILED;
     }
@@ -57,6 +60,7 @@ static enum semel_status system_status(int code, int error)
         return SEMEL_STORE_READ_ONLY;
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
         return SEMEL_STORE_FULL;
     case ENOMEM:
         return SEMEL_NO_MEMORY;
@@ -65,17 +69,25 @@ static enum semel_status system_status(int code, int error)
     }
 }
 
+enum semel_status sml_sqlite_status(sqlite3 *db, int *out_error)
+{
+    int code = sqlite3_extended_errcode(db);
+    bool by_system = (code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_IOERR;
+
+    *out_error = by_system ? sqlite3_system_errno(db) : 0;
+    return by_system ? system_status(code, *out_error) : status_of(code);
+}
+
 enum semel_status sml_sqlite_failed(struct sml_sqlite *s, const char *doing)
 {
-    int code = s->code = sqlite3_extended_errcode(s->db);
-    bool by_system = (code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_IOERR;
-    int error = by_system ? sqlite3_system_errno(s->db) : 0;
+    int error;
 
-    s->store.status = by_system ? system_status(code, error) : sml_sqlite_status(code);
+    s->code = sqlite3_extended_errcode(s->db);
+    s->store.status = sml_sqlite_status(s->db, &error);
     if (s->store.status == SEMEL_OK)
         s->store.status = SEMEL_STORE_FAILED;
     snprintf(s->store.text, sizeof s->store.text, "%.200s: %s: %.150s%s%.60s (%d)", s->path, doing,
-             sqlite3_errmsg(s->db), error ? ": " : "", error ? sml_error_text(error) : "", code);
+             sqlite3_errmsg(s->db), error ? ": " : "", error ? sml_error_text(error) : "", s->code);
     return s->store.status;
 }
 
@@ -97,12 +109,20 @@ bool sml_sqlite_is_fatal(int code)
            kind == SQLITE_NOTADB || kind == SQLITE_MISUSE || kind == SQLITE_PROTOCOL;
 }
 
+/* A row that was found is borrowed until here. A statement that stood on it would keep its state of
+ * the database, and nothing could be written any more once somebody else had. */
+static void leave_key(struct sml_sqlite *s)
+{
+    (void)sqlite3_reset(s->statements[SML_SQL_FIND_KEY]);
+}
+
 void sml_sqlite_rollback(struct semel_store *store)
 {
     struct sml_sqlite *s = sml_sqlite_of(store);
     sqlite3_stmt *statement = s->statements[SML_SQL_ROLLBACK];
 
     s->open = s->guarded = false;
+    leave_key(s);
     if (sqlite3_get_autocommit(s->db))
         return;
     s->ours = true;
@@ -137,17 +157,6 @@ enum sml_stored sml_sqlite_step(struct sml_sqlite *s, enum sml_statement which, 
     return sml_sqlite_lost(s, doing);
 }
 
-static enum sml_stored begin(struct semel_store *store)
-{
-    struct sml_sqlite *s = sml_sqlite_of(store);
-    enum sml_stored stored;
-
-    SML_ASSERT(!s->open);
-    stored = sml_sqlite_step(s, SML_SQL_BEGIN, "beginning a transaction");
-    s->open = stored == SML_STORED;
-    return stored;
-}
-
 /* The database is not as this process left it, so what is known of it in memory is wrong. */
 static enum sml_stored changed(struct sml_sqlite *s, enum semel_status status, const char *what)
 {
@@ -155,6 +164,33 @@ static enum sml_stored changed(struct sml_sqlite *s, enum semel_status status, c
     snprintf(s->store.text, sizeof s->store.text, "%.300s: %s", s->path, what);
     s->store.status = status;
     return SML_STORE_UNKNOWN;
+}
+
+/* What is written into it would go with this process. */
+static bool is_deleted(const struct sml_sqlite *s)
+{
+    struct stat is;
+
+    return s->file >= 0 && fstat(s->file, &is) == 0 && is.st_nlink == 0;
+}
+
+static enum sml_stored begin(struct semel_store *store)
+{
+    struct sml_sqlite *s = sml_sqlite_of(store);
+    enum sml_stored stored;
+
+    if (s->open) { /* a handler changes the store beside its own transaction */
+        snprintf(store->text, sizeof store->text, "%.300s: in use by the handler that runs",
+                 s->path);
+        store->status = SEMEL_WOULD_DEADLOCK;
+        return SML_NOT_STORED;
+    }
+    if (is_deleted(s))
+        return changed(s, SEMEL_STORE_REPLACED, "the database was deleted while it was in use");
+    s->probed = false;
+    stored = sml_sqlite_step(s, SML_SQL_BEGIN, "beginning a transaction");
+    s->open = stored == SML_STORED;
+    return stored;
 }
 
 /* Of a COMMIT that failed: did it before the log had what recovery would take for it? */
@@ -165,12 +201,34 @@ static bool is_before_the_log(int code)
     return kind == SQLITE_CONSTRAINT || kind == SQLITE_FULL || kind == SQLITE_BUSY;
 }
 
+void sml_sqlite_checkpoint(struct sml_sqlite *s)
+{
+    int in_log, in_file;
+
+    if (sqlite3_wal_checkpoint_v2(s->db, "main", SQLITE_CHECKPOINT_PASSIVE, &in_log, &in_file) ==
+            SQLITE_OK &&
+        in_log == in_file)
+        sml_runfile_reached(s, s->commits);
+}
+
+/* The log tells how far the main file has come: it begins anew only when everything in it is there,
+ * whoever checkpointed. */
+static void look_after_log(struct sml_sqlite *s, int frames_before)
+{
+    if (s->frames > 0 && s->frames <= frames_before)
+        sml_runfile_reached(s, s->commits - 1);
+    if (s->frames >= s->checkpoint)
+        sml_sqlite_checkpoint(s);
+}
+
 static enum sml_stored commit(struct semel_store *store)
 {
     struct sml_sqlite *s = sml_sqlite_of(store);
     sqlite3_stmt *count = s->statements[SML_SQL_COUNT_COMMIT];
+    int frames_before = s->frames;
     enum sml_stored stored;
 
+    leave_key(s);
     sqlite3_bind_int64(count, 1, (sqlite3_int64)(s->commits + 1));
     sqlite3_bind_int64(count, 2, (sqlite3_int64)sml_sqlite_clock(store));
     stored = sml_sqlite_step(s, SML_SQL_COUNT_COMMIT, "counting a transaction");
@@ -178,6 +236,7 @@ static enum sml_stored commit(struct semel_store *store)
         return stored;
     if (sqlite3_changes(s->db) != 1)
         return changed(s, SEMEL_STORE_LOCKED, "another process changes the store");
+    s->frames = 0;
     s->committing = true;
     stored = sml_sqlite_step(s, SML_SQL_COMMIT, "committing");
     s->committing = false;
@@ -186,6 +245,7 @@ static enum sml_stored commit(struct semel_store *store)
     s->open = false;
     s->commits++;
     sml_runfile_count(s);
+    look_after_log(s, frames_before);
     return SML_STORED;
 }
 
@@ -200,6 +260,15 @@ uint64_t sml_sqlite_clock(const struct semel_store *store)
 
 /* --- records ----------------------------------------------------------------------------- */
 
+/* It is too large for SQLite, or there is no memory: stepped, it would store a NULL. */
+static enum sml_stored not_bound(struct sml_sqlite *s, enum sml_statement which)
+{
+    enum sml_stored stored = sml_sqlite_lost(s, "binding a record");
+
+    (void)sqlite3_clear_bindings(s->statements[which]);
+    return stored;
+}
+
 static enum sml_stored put(struct semel_store *store, enum sml_store_table table, uint64_t *row,
                            struct semel_bytes record)
 {
@@ -210,9 +279,9 @@ static enum sml_stored put(struct semel_store *store, enum sml_store_table table
     sqlite3_stmt *statement = s->statements[which];
     enum sml_stored stored;
 
-    sqlite3_bind_blob64(statement, 1, record.data, record.size, SQLITE_STATIC);
-    if (*row)
-        sqlite3_bind_int64(statement, 2, (sqlite3_int64)*row);
+    if (sqlite3_bind_blob64(statement, 1, record.data, record.size, SQLITE_STATIC) != SQLITE_OK ||
+        (*row && sqlite3_bind_int64(statement, 2, (sqlite3_int64)*row) != SQLITE_OK))
+        return not_bound(s, which);
     stored = sml_sqlite_step(s, which, "writing a record");
     (void)sqlite3_clear_bindings(statement);
     if (stored != SML_STORED)
@@ -301,11 +370,12 @@ static enum sml_stored put_key(struct semel_store *store, const uint8_t hash[32]
     sqlite3_stmt *statement = s->statements[SML_SQL_PUT_KEY];
     enum sml_stored stored;
 
-    (void)sqlite3_reset(s->statements[SML_SQL_FIND_KEY]);
-    sqlite3_bind_blob(statement, 1, hash, 32, SQLITE_STATIC);
-    if (kept_since > 0)
-        sqlite3_bind_int64(statement, 2, (sqlite3_int64)kept_since);
-    sqlite3_bind_blob64(statement, 3, record.data, record.size, SQLITE_STATIC);
+    leave_key(s);
+    if (sqlite3_bind_blob(statement, 1, hash, 32, SQLITE_STATIC) != SQLITE_OK ||
+        (kept_since > 0 &&
+         sqlite3_bind_int64(statement, 2, (sqlite3_int64)kept_since) != SQLITE_OK) ||
+        sqlite3_bind_blob64(statement, 3, record.data, record.size, SQLITE_STATIC) != SQLITE_OK)
+        return not_bound(s, SML_SQL_PUT_KEY);
     stored = sml_sqlite_step(s, SML_SQL_PUT_KEY, "writing a key");
     (void)sqlite3_clear_bindings(statement);
     return stored;
@@ -315,7 +385,7 @@ static enum sml_stored forget_key(struct semel_store *store, const uint8_t hash[
 {
     struct sml_sqlite *s = sml_sqlite_of(store);
 
-    (void)sqlite3_reset(s->statements[SML_SQL_FIND_KEY]);
+    leave_key(s);
     sqlite3_bind_blob(s->statements[SML_SQL_DELETE_KEY], 1, hash, 32, SQLITE_STATIC);
     return sml_sqlite_step(s, SML_SQL_DELETE_KEY, "forgetting a key");
 }
@@ -327,7 +397,7 @@ static enum sml_stored purge_keys(struct semel_store *store, uint64_t before, ui
     sqlite3_stmt *statement = s->statements[SML_SQL_PURGE_KEYS];
     enum sml_stored stored;
 
-    (void)sqlite3_reset(s->statements[SML_SQL_FIND_KEY]);
+    leave_key(s);
     sqlite3_bind_int64(statement, 1, (sqlite3_int64)before);
     sqlite3_bind_int64(statement, 2, most);
     stored = sml_sqlite_step(s, SML_SQL_PURGE_KEYS, "forgetting old keys");
@@ -363,11 +433,10 @@ static enum sml_stored renew(struct semel_store *store)
     return stored;
 }
 
-/* Checkpoint, so that the log stays small and the next start has little to recover. */
+/* The log stays small, and the next start has little to recover. */
 static void tidy(struct semel_store *store)
 {
-    (void)sqlite3_wal_checkpoint_v2(sml_sqlite_of(store)->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
-                                    NULL);
+    sml_sqlite_checkpoint(sml_sqlite_of(store));
 }
 
 static void close_store(struct semel_store *store)
@@ -378,9 +447,13 @@ static void close_store(struct semel_store *store)
         sml_sqlite_rollback(store);
     for (int i = 0; i < SML_SQL_STATEMENTS; i++)
         (void)sqlite3_finalize(s->statements[i]);
+    if (s->settled)
+        sml_sqlite_checkpoint(s);
     s->ours = s->committing = true; /* SQLite's own last checkpoint */
     (void)sqlite3_close_v2(s->db);
-    sml_lockpage_close(&s->lock);
+    if (s->file >= 0)
+        (void)close(s->file);
+    sml_runfile_close(s);
     sqlite3_free(s->path);
     sqlite3_free(s);
 }

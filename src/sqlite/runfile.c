@@ -6,7 +6,8 @@
  * kills its server is found out; and it remembers which store this is and how far it had come, so
  * that a database that was exchanged for another, or for an older copy, is not taken for it. A
  * commit is counted here only when it is durable in the database, so the page is never ahead of it,
- * whatever dies when. */
+ * whatever dies when. So it is with what a checkpoint has brought into the main file: written here
+ * when it is synced there. */
 #include <stdio.h>
 #include <string.h>
 
@@ -26,7 +27,8 @@ enum {
     AT_MARK_PRINT = 96,
     AT_MARK_SIZES = 112,
     AT_MARK_METHOD = 120,
-    AT_MARK_KEY = 380
+    AT_MARK_KEY = 380,
+    AT_IN_FILE = 640 /* of AT_COMMITS, what the main file has without its log */
 };
 
 static const char magic[8] = { 'S', 'E', 'M', 'E', 'L', 'r', 'u', 'n' };
@@ -59,14 +61,21 @@ static void read_mark(struct sml_sqlite *s)
     memcpy(mark->key, page + AT_MARK_KEY, mark->key_bytes);
 }
 
+#define PATH_BYTES 4096
+
+static bool page_path(const struct sml_sqlite *s, char out[PATH_BYTES])
+{
+    return (size_t)snprintf(out, PATH_BYTES, "%s-semel", s->path) < PATH_BYTES;
+}
+
 enum semel_status sml_runfile_open(struct sml_sqlite *s)
 {
-    char path[4096];
+    char path[PATH_BYTES];
     struct sml_reason reason;
     uint32_t holder;
     enum semel_status status;
 
-    if ((size_t)snprintf(path, sizeof path, "%s-semel", s->path) >= sizeof path) {
+    if (!page_path(s, path)) {
         snprintf(s->store.text, sizeof s->store.text, "the path of the store is too long");
         return s->store.status = SEMEL_INVALID;
     }
@@ -77,8 +86,10 @@ enum semel_status sml_runfile_open(struct sml_sqlite *s)
     }
     snprintf(s->store.text, sizeof s->store.text, "%.500s", reason.text);
     if (status == SEMEL_ADDRESS_IN_USE) {
-        snprintf(s->store.text, sizeof s->store.text,
-                 "%.400s is in use by process %u; stop it first", s->path, (unsigned)holder);
+        char words[160];
+
+        sml_lockpage_say_held(holder, "stop it first", words, sizeof words);
+        snprintf(s->store.text, sizeof s->store.text, "%.300s: %s", s->path, words);
         status = SEMEL_STORE_LOCKED;
     } else if (status == SEMEL_DENIED) {
         status = SEMEL_STORE_READ_ONLY;
@@ -86,6 +97,15 @@ enum semel_status sml_runfile_open(struct sml_sqlite *s)
         status = SEMEL_STORE_FAILED;
     }
     return s->store.status = status;
+}
+
+void sml_runfile_close(struct sml_sqlite *s)
+{
+    char path[PATH_BYTES];
+
+    if (s->lock.page && !is_ours(s->lock.page) && page_path(s, path))
+        sml_lockpage_discard(&s->lock, path);
+    sml_lockpage_close(&s->lock);
 }
 
 enum semel_status sml_runfile_expect_none(struct sml_sqlite *s)
@@ -98,27 +118,56 @@ enum semel_status sml_runfile_expect_none(struct sml_sqlite *s)
     return s->store.status = SEMEL_STORE_REPLACED;
 }
 
-enum semel_status sml_runfile_compare(struct sml_sqlite *s)
+static enum semel_status does_not_fit(struct sml_sqlite *s, enum semel_status status,
+                                      const char *what)
+{
+    snprintf(s->store.text, sizeof s->store.text, "%.300s is %s", s->path, what);
+    return s->store.status = status;
+}
+
+/* The log leads to the state that was here, but the file is not the one to which it belongs. */
+static bool is_mixed(const struct sml_sqlite *s)
+{
+    const struct sml_alone *alone = &s->alone;
+
+    return alone->known && (memcmp(alone->id, s->store.id, 16) != 0 ||
+                            alone->commits < sml_load64(s->lock.page + AT_IN_FILE));
+}
+
+static enum semel_status say_mixed(struct sml_sqlite *s)
+{
+    snprintf(s->store.text, sizeof s->store.text,
+             "%.300s is an older copy of the store that was here (%llu transactions of at least "
+             "%llu) with a later log; put the later file back, or remove the log and adopt this "
+             "one",
+             s->path, (unsigned long long)s->alone.commits,
+             (unsigned long long)sml_load64(s->lock.page + AT_IN_FILE));
+    return s->store.status = SEMEL_STORE_ROLLED_BACK;
+}
+
+enum semel_status sml_runfile_compare(struct sml_sqlite *s, bool *out_mixed)
 {
     const uint8_t *page = s->lock.page;
+    char words[160];
 
+    *out_mixed = false;
     if (!is_ours(page))
         return SEMEL_OK;
-    if (memcmp(page + AT_STORE, s->store.id, 16) != 0) {
-        snprintf(s->store.text, sizeof s->store.text,
-                 "%.300s is not the store that was here; put that one back, or adopt this one",
-                 s->path);
-        return s->store.status = SEMEL_STORE_REPLACED;
-    }
+    if (memcmp(page + AT_STORE, s->store.id, 16) != 0)
+        return does_not_fit(s, SEMEL_STORE_REPLACED,
+                            "not the store that was here; put that one back, or adopt this one");
     if (sml_load64(page + AT_GENERATION) > s->store.generation ||
         sml_load64(page + AT_COMMITS) > s->commits) {
-        snprintf(s->store.text, sizeof s->store.text,
-                 "%.300s is an older copy of the store that was here (%llu transactions of %llu); "
+        snprintf(words, sizeof words,
+                 "an older copy of the store that was here (%llu transactions of %llu); "
                  "put the later one back, or adopt this one",
-                 s->path, (unsigned long long)s->commits,
-                 (unsigned long long)sml_load64(page + AT_COMMITS));
-        return s->store.status = SEMEL_STORE_ROLLED_BACK;
+                 (unsigned long long)s->commits, (unsigned long long)sml_load64(page + AT_COMMITS));
+        return does_not_fit(s, SEMEL_STORE_ROLLED_BACK, words);
     }
+    *out_mixed = is_mixed(s);
+    if (*out_mixed)
+        return say_mixed(s);
+    s->in_file = sml_load64(page + AT_IN_FILE);
     return SEMEL_OK;
 }
 
@@ -142,12 +191,21 @@ void sml_runfile_adopt(struct sml_sqlite *s)
     memcpy(page + AT_STORE, s->store.id, 16);
     sml_store64(page + AT_GENERATION, s->store.generation);
     sml_store64(page + AT_COMMITS, s->commits);
+    sml_store64(page + AT_IN_FILE, s->in_file);
     memcpy(page + AT_MAGIC, magic, sizeof magic);
 }
 
 void sml_runfile_count(struct sml_sqlite *s)
 {
     sml_store64(s->lock.page + AT_COMMITS, s->commits);
+}
+
+void sml_runfile_reached(struct sml_sqlite *s, uint64_t commits)
+{
+    if (commits <= s->in_file)
+        return;
+    s->in_file = commits;
+    sml_store64(s->lock.page + AT_IN_FILE, commits);
 }
 
 void sml_runfile_mark(struct semel_store *store, const struct sml_mark *mark)

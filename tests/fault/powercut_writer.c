@@ -181,7 +181,7 @@ int main(int argc, char **argv)
         printf("%llu\n", (unsigned long long)k);
         return 0;
     }
-    (void)sqlite3_wal_autocheckpoint(semel_sqlite_handle(store), 60);
+    sml_sqlite_of(store)->checkpoint = 60;
     if (strcmp(mode, "off") == 0) {
         sml_sqlite_of(store)->ours = true;
         (void)sqlite3_exec(semel_sqlite_handle(store), "PRAGMA synchronous=OFF", NULL, NULL, NULL);

@@ -192,7 +192,7 @@ static void open_main(void)
     t.store = NULL;
     if (semel_sqlite_open(&t.store, t.path, NULL, text, sizeof text) != SEMEL_OK)
         fail_msg("seed %u: %s", t.first_seed, text);
-    (void)sqlite3_wal_autocheckpoint(semel_sqlite_handle(t.store), 25);
+    sml_sqlite_of(t.store)->checkpoint = 25;
     if (t.sync_off) {
         sml_sqlite_of(t.store)->ours = true;
         assert_int_equal(

@@ -14,7 +14,7 @@
 #include "base/time.h"
 #include "fault/crash_vfs.h"
 #include "kit/sqlite_memory.h"
-#include "store/store.h"
+#include "sqlite/sqlite_internal.h"
 
 #define TRANSACTIONS 4
 #define BIG_AT 2
@@ -193,7 +193,7 @@ static bool open_main(void)
 
     if (status == SEMEL_OK) {
         (void)sqlite3_busy_timeout(semel_sqlite_handle(t.store), 1);
-        (void)sqlite3_wal_autocheckpoint(semel_sqlite_handle(t.store), CHECKPOINT_PAGES);
+        sml_sqlite_of(t.store)->checkpoint = CHECKPOINT_PAGES;
         return true;
     }
     if (status < SEMEL_STORE_FAILED && status != SEMEL_NO_MEMORY)

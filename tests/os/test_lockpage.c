@@ -33,8 +33,14 @@ int __wrap_posix_fallocate64(int fd, off_t offset, off_t bytes);
 void *__real_mmap64(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
 void *__wrap_mmap64(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
 
+/* The file of this name is removed before it is locked, once. */
+static char removed_at_lock[100];
+
 int __wrap_flock(int fd, int operation)
 {
+    if (removed_at_lock[0])
+        (void)unlink(removed_at_lock);
+    removed_at_lock[0] = '\0';
     return is_refused(&no_flock) ? -1 : __real_flock(fd, operation);
 }
 
@@ -191,6 +197,69 @@ static void so_is_this_one(void **state)
     place_remove(&place);
 }
 
+/* What this opening has made, it can remove; and what was there stays. */
+static void a_page_for_nothing_is_removed(void **state)
+{
+    struct place place;
+    struct sml_lockpage lock;
+
+    (void)state;
+    place_make(&place);
+    open_page(&lock, place.path);
+    assert_true(lock.made);
+    sml_lockpage_discard(&lock, place.path);
+    assert_int_equal(access(place.path, F_OK), -1);
+    open_page(&lock, place.path);
+    sml_lockpage_close(&lock);
+    open_page(&lock, place.path);
+    assert_false(lock.made);
+    sml_lockpage_discard(&lock, place.path);
+    assert_int_equal(access(place.path, F_OK), 0);
+    assert_int_equal(unlink(place.path), 0);
+    no_fallocate = (struct refusal){ ENOSPC, 1 };
+    refuse(place.path, SEMEL_STORE_FULL, "no space");
+    assert_int_equal(access(place.path, F_OK), -1);
+    place_remove(&place);
+}
+
+/* Its maker removes it after somebody else has opened it. */
+static void a_page_that_is_removed_is_nobody_s_lock(void **state)
+{
+    struct place place;
+    struct sml_lockpage lock;
+    struct stat is, there;
+
+    (void)state;
+    place_make(&place);
+    (void)snprintf(removed_at_lock, sizeof removed_at_lock, "%s", place.path);
+    open_page(&lock, place.path);
+    assert_string_equal(removed_at_lock, "");
+    assert_int_equal(fstat(lock.fd, &is), 0);
+    assert_int_equal(stat(place.path, &there), 0);
+    assert_int_equal(is.st_ino, there.st_ino);
+    sml_lockpage_close(&lock);
+    place_remove(&place);
+}
+
+static void a_holder_is_said_in_words(void **state)
+{
+    char words[200];
+    int status;
+    pid_t child = fork();
+
+    (void)state;
+    if (child == 0)
+        _exit(0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    sml_lockpage_say_held((uint32_t)getpid(), "stop it", words, sizeof words);
+    assert_non_null(strstr(words, "in use by process"));
+    assert_non_null(strstr(words, "; stop it"));
+    sml_lockpage_say_held(0, "stop it", words, sizeof words);
+    assert_string_equal(words, "in use by process 0; stop it");
+    sml_lockpage_say_held((uint32_t)child, "stop it", words, sizeof words);
+    assert_non_null(strstr(words, "is dead, but a process that it forked still has it"));
+}
+
 /* A holder that has not yet said who it is. */
 static void an_unknown_holder_is_nobody(void **state)
 {
@@ -304,6 +373,10 @@ int main(void)
         { "another process that holds it is named, and its end frees it", another_process_is_named,
           NULL, NULL, NULL },
         { "a second open in this process is refused", so_is_this_one, NULL, NULL, NULL },
+        { "a page for nothing is removed", a_page_for_nothing_is_removed, NULL, NULL, NULL },
+        { "a page that is removed is nobody's lock", a_page_that_is_removed_is_nobody_s_lock, NULL,
+          NULL, NULL },
+        { "a holder is said in words", a_holder_is_said_in_words, NULL, NULL, NULL },
         { "a holder that has not said its name is nobody", an_unknown_holder_is_nobody, NULL, NULL,
           NULL },
         { "what cannot be opened is said", what_cannot_be_opened_is_said, NULL, NULL, NULL },

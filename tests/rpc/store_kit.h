@@ -206,6 +206,24 @@ UNUSED static void shop_go(struct shop *shop)
     shop->rig->client = shop_connect(shop);
 }
 
+UNUSED static bool has_quit(void *arg)
+{
+    struct semel_server *server = arg;
+    bool quit;
+
+    sml_mutex_lock(&server->queue_lock);
+    quit = server->quit;
+    sml_mutex_unlock(&server->queue_lock);
+    return quit;
+}
+
+/* Until it serves no more, although its store is held up. */
+UNUSED static void shop_stop(struct shop *shop)
+{
+    semel_server_stop(shop->rig->server);
+    assert_true(kit_eventually(has_quit, shop->rig->server, 60));
+}
+
 /* As an operator does it. */
 UNUSED static void shop_shut(struct shop *shop)
 {
@@ -248,6 +266,23 @@ UNUSED static void shop_end(struct shop *shop)
     pthread_mutex_destroy(&shop->lock);
     pthread_cond_destroy(&shop->changed);
     free(shop);
+}
+
+/* Every operation from now on is answered like this. */
+UNUSED static void refuse_all(struct shop *shop, enum semel_status status)
+{
+    struct kit_fault fault = {
+        .at_operation = 1, .stays = true, .answer = SML_NOT_STORED, .status = status
+    };
+
+    kit_disk_fault(shop->disk, &fault);
+}
+
+UNUSED static void refuse_nothing(struct shop *shop)
+{
+    struct kit_fault none = { .at_operation = 0 };
+
+    kit_disk_fault(shop->disk, &none);
 }
 
 /* --- handlers ------------------------------------------------------------------------------ */

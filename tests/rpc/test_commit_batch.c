@@ -176,6 +176,39 @@ static void test_write_interrupted(void **state)
     gate_fini(&writer.gate);
 }
 
+/* Between calls that are interrupted all others get on: none of them is lost to more than one. */
+static void test_writes_interrupted(void **state)
+{
+    struct waiting waiting = { NULL, BATCH };
+    struct seen first, seen[BATCH];
+    struct writer writer = { .runs = 0 };
+    struct bank *bank;
+
+    (void)state;
+    gate_init(&writer.gate);
+    bank = open_bank(NULL, export_writers, &writer);
+    waiting.rig = bank->rig;
+    start_number(bank->rig->client, "keep", 0, &first);
+    wait_inside(&writer.gate, 1);
+    for (int i = 0; i < BATCH; i++)
+        start_number(bank->rig->client, i % 2 ? "brief" : "add", i, &seen[i]);
+    assert_true(kit_eventually(so_many_wait, &waiting, 60));
+    gate_open(&writer.gate, true);
+    wait_seen(&first);
+    semel_result_clear(&first.result);
+    for (int i = 0; i < BATCH; i++) {
+        wait_seen(&seen[i]);
+        assert_int_equal(seen[i].outcome, i % 2 ? SEMEL_NOT_EXECUTED : SEMEL_VALUE);
+        semel_result_clear(&seen[i].result);
+    }
+    assert_int_equal(ask(bank, "SELECT count(DISTINCT number) FROM ledger"), BATCH / 2);
+    assert_int_equal(entries(bank), BATCH / 2);
+    assert_int_equal(atomic_load(&writer.runs), BATCH / 2);
+    assert_in_range(rig_counters(bank->rig).transactions, 1 + BATCH, 2 + BATCH / 2 * 3);
+    bank_end(bank);
+    gate_fini(&writer.gate);
+}
+
 /* Interrupted because the server stops, it goes on with the next one. */
 static void test_write_stopped(void **state)
 {
@@ -232,6 +265,33 @@ static void test_lost_and_left(void **state)
         semel_result_clear(&left[i].result);
     }
     assert_true(kit_eventually(bank_at_rest, bank, 60));
+    bank_end(bank);
+    gate_fini(&gate);
+}
+
+/* Whoever keeps the committer keeps everybody: once for each, that is said while it lasts. */
+static void test_held_up(void **state)
+{
+    struct semel_client *client;
+    struct bank *bank;
+    struct gate gate;
+    struct seen seen;
+
+    (void)state;
+    gate_init(&gate);
+    bank = open_bank(NULL, export_crimes, &gate);
+    client = bank_connect(bank);
+    start_number(client, "keep", 0, &seen);
+    wait_inside(&gate, 1);
+    while (log_count(bank->rig, "\"keep\" has run for 5 s") == 0)
+        kit_sleep_ms(10);
+    kit_sleep_ms(50);
+    gate_open(&gate, true);
+    wait_seen(&seen);
+    semel_result_clear(&seen.result);
+    expect_gone(bank->rig->client, "once", SEMEL_VALUE, SEMEL_OK);
+    assert_int_equal(log_count(bank->rig, "has run for"), 1);
+    assert_int_equal(semel_client_destroy(client), SEMEL_OK);
     bank_end(bank);
     gate_fini(&gate);
 }
@@ -324,7 +384,9 @@ int main(void)
         TEST("who spoils a transaction is found, the others run once", test_lost),
         TEST("who spoils a transaction is found, although its caller has left", test_lost_and_left),
         TEST("a write that is interrupted costs its neighbours nothing", test_write_interrupted),
+        TEST("writes that are interrupted cost others one run at most", test_writes_interrupted),
         TEST("a write that a stop interrupts goes on with the next server", test_write_stopped),
+        TEST("a transaction that holds everybody up is said", test_held_up),
         TEST("64 threads add, and nothing is lost or doubled", test_threads),
         TEST("calls of one client are carried out in order", test_order),
     };

@@ -216,6 +216,7 @@ static void test_concurrent(void **state)
     struct shop *shop = open_shop(&tally, 0);
     struct first firsts[6];
     struct semel_result result;
+    uint64_t commits;
 
     (void)state;
     for (int i = 0; i < 6; i++) {
@@ -223,7 +224,12 @@ static void test_concurrent(void **state)
         assert_int_equal(pthread_create(&firsts[i].thread, NULL, call_first, &firsts[i]), 0);
     }
     wait_inside(&tally.gate, 1);
+    while (shop_rows(shop).sessions < 4)
+        kit_sleep_ms(1);
     WAIT_COUNTER(shop->rig, calls_busy, 10);
+    commits = rig_counters(shop->rig).commits;
+    WAIT_COUNTER(shop->rig, calls_busy, rig_counters(shop->rig).calls_busy + 10);
+    assert_int_equal(rig_counters(shop->rig).commits, commits); /* to say that writes nothing */
     result = expect(shop->rig->client, "wait", "x", &refuse, SEMEL_NOT_EXECUTED, SEMEL_OVERLOADED);
     semel_result_clear(&result);
     assert_int_equal(gate_inside(&tally.gate), 1);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Calls with keys that are held back by their session's stored replies, on paper or in a queue: what
- * becomes of them when nobody fetches those replies. */
+/* Calls with keys that are held back by their session's stored replies, on paper or in a queue:
+ * what becomes of them when nobody fetches those replies. */
 #include "server_kit.h"
 #include "server_wire.h"
 

@@ -208,8 +208,7 @@ static void test_given_up_twice(void **state)
         wire_call_keyed(past.wire, 1, "again", "k", 0);
         shop_wait_held(shop);
         if (stopped) {
-            semel_server_stop(shop->rig->server);
-            assert_int_equal(semel_server_wait(shop->rig->server, 60000, NULL), SEMEL_OK);
+            shop_stop(shop);
         } else {
             uint64_t before = rig_counters(shop->rig).calls_abandoned;
 

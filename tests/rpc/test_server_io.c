@@ -50,10 +50,16 @@ static void test_connections(void **state)
     wire_close(one);
     wire_close(two);
     assert_true(kit_eventually(accepted_one, rig, 60));
-    three = wire_open(rig); /* there is room again, for a connection; not for a third session */
-    hello = hello_of(3, 1);
-    wire_hello(three, &hello);
-    wire_expect_bye(three, SML_BYE_RETRY_LATER, "too many sessions");
+    three = wire_meet(rig, 3); /* there is room again: nobody is connected to the other session */
+    assert_int_equal(rig_counters(rig).sessions_open, 2);
+    assert_int_equal(rig_counters(rig).sessions_expired, 1);
+    assert_true(log_has(rig, "2 sessions, as many as there may be"));
+    one = wire_open(rig);
+    hello = hello_of(1, 2);
+    hello.kind = SML_RESUME;
+    wire_hello(one, &hello);
+    wire_expect_bye(one, SML_BYE_SESSION_LOST, "no such session");
+    wire_close(one);
     wire_close(three);
     expect_echo(rig->client, "unimpressed");
     rig_end(rig);

@@ -196,6 +196,44 @@ static void what_was_not_stored_comes_again(void **state)
     assert_int_equal(d.callee.base, 1);
 }
 
+enum give_up { CANCELLED, EXPIRED, RELEASED };
+
+/* While the store refuses: it need not wait until the store takes something again. */
+static void a_start_that_nobody_wants_is_not_tried_again(void **state)
+{
+    for (int i = 0; i < 12; i++) {
+        enum give_up how = (enum give_up)(i % 3);
+        const char *key = i / 3 % 2 ? "key" : "";
+        bool under_way = i / 6;
+        struct sml_change change;
+        struct sml_incoming *in;
+
+        assert_int_equal(durable_call(&d, 1, "a", key, 0), SEMEL_OK);
+        in = durable_take(&d);
+        assert_true(sml_callee_start(&d.callee, in, 0));
+        change = durable_change(&d, SML_CHANGE_START, 1);
+        if (!under_way)
+            durable_fail(&d, &change);
+        if (how == CANCELLED)
+            durable_cancel(&d, 1);
+        else if (how == EXPIRED)
+            sml_callee_tick(&d.callee, 2 * SML_SECOND);
+        else
+            durable_ack(&d, 1);
+        durable_silent(&d); /* its start may be stored */
+        if (!under_way)
+            change = durable_change(&d, SML_CHANGE_START, 1);
+        assert_false(sml_callee_recorded(&d.callee, &change, 0, false));
+        if (how != RELEASED)
+            durable_replied(&d, 1, SEMEL_NOT_EXECUTED,
+                            how == CANCELLED ? SEMEL_CANCELLED : SEMEL_EXPIRED, 0);
+        assert_int_equal(d.callee.held, 0);
+        assert_false(sml_callee_has_change(&d.callee));
+        tear_down(state);
+        set_up(state);
+    }
+}
+
 static void what_somebody_waits_for_comes_first(void **state)
 {
     (void)state;
@@ -499,7 +537,16 @@ static void a_key_in_use_is_busy(void **state)
     assert_int_equal(frame.type, SML_BUSY);
     assert_int_equal(frame.u.busy_delay_ms, 20);
     assert_false(sml_callee_has_change(&d.callee));
-    in = asked("key", 0); /* it comes again */
+    for (uint32_t delay = 40; delay < 2500; delay *= 2) { /* it comes again, ever more rarely */
+        in = asked("key", 0);
+        sml_callee_postpone(&d.callee, in, 20);
+        frame = durable_pull(&d);
+        assert_int_equal(frame.u.busy_delay_ms, delay < 1000 ? delay : 1000);
+    }
+    in = asked("key", 0);
+    sml_callee_postpone(&d.callee, in, 1500);
+    assert_int_equal(durable_pull(&d).u.busy_delay_ms, 1500);
+    in = asked("key", 0);
     durable_commit(&d, &under_way);
     assert_true(sml_callee_begin(&d.callee, in, 0, 0));
     durable_finish(&d, in, "ra");
@@ -781,6 +828,8 @@ int main(void)
         FRESH("what needs no record is told without", what_needs_no_record_is_told_without),
         FRESH("nothing is said of what is under way", nothing_is_said_of_what_is_under_way),
         FRESH("what was not stored comes again", what_was_not_stored_comes_again),
+        FRESH("a start that nobody wants is not tried again",
+              a_start_that_nobody_wants_is_not_tried_again),
         FRESH("what somebody waits for comes first", what_somebody_waits_for_comes_first),
         FRESH("a window of released calls is forgotten first",
               a_window_of_released_calls_is_forgotten_first),

@@ -167,6 +167,48 @@ static void sessions_are_bounded_and_found_among_many(void **state)
     assert_int_equal(sml_host_timeout(&host), 10 * SML_SECOND);
 }
 
+/* A host that is full of sessions to which nobody comes back has room for new ones. */
+static void the_longest_left_make_room(void **state)
+{
+    struct sml_hello one_more = hello_of(200, SML_CREATE, 1), again = hello_of(50, SML_CREATE, 2);
+    struct sml_hello lost = hello_of(10, SML_RESUME, 2), bad = one_more, resume = one_more;
+    struct sml_peer peers[100], *loser;
+    struct sml_session *session;
+
+    (void)state;
+    bad.window = 0;
+    resume.kind = SML_RESUME;
+    assert_null(sml_host_surplus(&host, &one_more)); /* there is room */
+    for (int i = 0; i < 100; i++) {
+        struct sml_hello hello = hello_of((uint8_t)i, SML_CREATE, 1);
+
+        greet(&peers[i], &hello, 7, &loser);
+    }
+    assert_null(sml_host_surplus(&host, &one_more)); /* all are connected */
+    for (int i = 10; i < 100; i++)
+        sml_host_detach(&host, &peers[i], (uint64_t)i);
+    assert_null(sml_host_surplus(&host, &bad));
+    assert_null(sml_host_surplus(&host, &resume));
+    assert_null(sml_host_surplus(&host, &again)); /* it has one */
+    session = sml_host_surplus(&host, &one_more);
+    assert_int_equal(session->id.bytes[0], 10);
+    assert_int_equal(host.counters.expired, 1);
+    sml_host_end(&host, session);
+    sml_session_free(&host, session);
+    greet(&peers[10], &one_more, 7, &loser);
+    assert_int_equal(peers[10].state, SML_PEER_UP);
+    expect_refused(&lost, 7, SML_BYE_SESSION_LOST);
+    sml_host_detach(&host, &peers[10], 100);
+    session = sml_host_surplus(&host, &lost);
+    assert_null(session);
+    lost.kind = SML_CREATE;
+    assert_int_equal(sml_host_surplus(&host, &lost)->id.bytes[0], 11);
+    host.draining = true;
+    assert_null(sml_host_surplus(&host, &lost));
+    for (int i = 0; i < 10; i++)
+        sml_host_detach(&host, &peers[i], 0);
+}
+
 /* Ids are the clients' to choose; they must not be able to meet in one bucket. */
 static void chosen_ids_do_not_meet_in_one_bucket(void **state)
 {
@@ -202,7 +244,6 @@ static void chosen_ids_do_not_meet_in_one_bucket(void **state)
 
 /* --- with a store ------------------------------------------------------------------------ */
 
-static const struct sml_principal seven = { true, 7, 7 };
 static struct disk disk;
 
 /* A host with a store, or the next one with the same. */
@@ -294,7 +335,9 @@ static void a_welcome_waits_until_its_session_is_stored(void **state)
     assert_memory_equal(record.id.bytes, hello.session.bytes, 16);
     sml_sha256(hello.secret, 32, hash);
     assert_memory_equal(record.secret_hash, hash, 32);
-    assert_memory_equal(&record.principal, &seven, sizeof seven);
+    assert_true(record.principal.known);
+    assert_int_equal(record.principal.uid, 7);
+    assert_int_equal(record.principal.gid, 7);
     assert_int_equal(record.conn_no, 4);
     assert_int_equal(record.base, 0);
     assert_int_equal(record.window, 8);
@@ -487,6 +530,28 @@ static void an_ended_session_is_over_when_all_of_it_is_forgotten(void **state)
     assert_int_equal(disk_count(disk.calls), 0);
     assert_true(sml_session_is_over(session));
     sml_session_free(&host, session);
+}
+
+/* Calls that are not done keep it; their replies do not. */
+static void what_is_under_way_makes_no_room(void **state)
+{
+    struct sml_hello one_more = hello_of(200, SML_CREATE, 1);
+    struct sml_peer peer;
+    struct sml_incoming *running, *last;
+    struct sml_session *session;
+
+    (void)state;
+    host.options.sessions_max = 1;
+    session = session_at_work(&peer, &running);
+    sml_host_detach(&host, &peer, 0);
+    assert_null(sml_host_surplus(&host, &one_more));
+    finish(session, running);
+    assert_null(sml_host_surplus(&host, &one_more)); /* one is ready */
+    last = start(session);
+    finish(session, last);
+    assert_null(sml_host_surplus(&host, &one_more)); /* their verdicts are not stored */
+    disk_store(&disk, session);
+    assert_ptr_equal(sml_host_surplus(&host, &one_more), session);
 }
 
 static void what_is_forgotten_is_stored_with_the_session(void **state)
@@ -752,6 +817,8 @@ int main(void)
         FRESH("create is insert-if-absent", create_is_insert_if_absent),
         FRESH("contradictions are refused", contradictions_are_refused),
         FRESH("sessions are bounded", sessions_are_bounded_and_found_among_many),
+        FRESH("those that were left the longest make room", the_longest_left_make_room),
+        DURABLE("what is under way makes no room", what_is_under_way_makes_no_room),
         FRESH("chosen ids do not meet in one bucket", chosen_ids_do_not_meet_in_one_bucket),
         DURABLE("a WELCOME waits until its session is stored",
                 a_welcome_waits_until_its_session_is_stored),

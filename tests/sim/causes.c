@@ -122,8 +122,9 @@ static bool died_in_it(const struct sim_world *world, const struct sim_slot *slo
     const struct sim_row *row = &world->rows[slot->nonce];
     const struct sim_row *unit = &world->rows[row->durable.unit];
     bool keyed = row->durable.keyed;
-    bool wanted = row->cancelled_at == SML_NEVER && world->now < row->deadline &&
-                  !unit->durable.shared && !(row->call_flags & SML_CALL_REFUSE_WHEN_FULL);
+    bool wanted = row->cancelled_at == SML_NEVER && !row->durable.withdrawn &&
+                  world->now < row->deadline && !unit->durable.shared &&
+                  !(row->call_flags & SML_CALL_REFUSE_WHEN_FULL);
 
     if (unit->durable.forgiven)
         return true;

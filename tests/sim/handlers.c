@@ -34,7 +34,7 @@ struct sim_job *sim_job_new(struct sim_world *world, struct sim_session *info,
     job->in = in;
     job->nonce = 0;
     job->kind = SIM_ONCE;
-    job->running = job->cancelled = job->started = job->alone = false;
+    job->running = job->cancelled = job->started = job->alone = job->again = false;
     in->user = job;
     return job;
 }

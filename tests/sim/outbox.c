@@ -128,6 +128,7 @@ bool sim_outbox_next(struct sim_world *world, struct sim_client *client, struct 
     row = &world->rows[letter->nonce];
     if (row->deadline != SML_NEVER)
         row->deadline = world->now + world->params.deadline;
+    row->durable.withdrawn |= row->cancelled_at != SML_NEVER;
     row->cancelled_at = SML_NEVER;
     sim_slot_fill(world, slot, letter->nonce);
     slot->call.rerun = true;

@@ -352,6 +352,7 @@ struct sim_durable_row {
     uint8_t seen;              /* the outcome told to a process that died, from 1 */
     bool keyed, shared, mixed; /* has a key; others have it, too; with other contents */
     bool stored;               /* its start was */
+    bool withdrawn;            /* a process that died had cancelled it */
     bool forgiven;             /* its store was put back, or its key is kept no longer */
     bool loose;                /* and has run since then */
     bool happened;             /* in some run of these contents */

@@ -7,7 +7,11 @@
 #include "io/kit.h"
 
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <sqlite3.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -234,6 +238,70 @@ UNUSED static void in_child(int (*what)(void *user), void *user)
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
 }
+
+/* --- disks that are full ------------------------------------------------------------------ */
+
+/* No file of this process grows beyond `bytes`; 0: as it was. */
+UNUSED static void limit_files(uint64_t bytes)
+{
+    struct rlimit limit;
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes ? bytes : limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+UNUSED static bool write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY);
+    bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+    if (fd >= 0)
+        (void)close(fd);
+    return good;
+}
+
+/* Mounts of this process alone, which anybody may make where he is root of a namespace of users. */
+UNUSED static bool have_own_mounts(void)
+{
+    char users[40], groups[40];
+
+    if (getuid() == 0)
+        return unshare(CLONE_NEWNS) == 0;
+    (void)snprintf(users, sizeof users, "0 %u 1", (unsigned)getuid());
+    (void)snprintf(groups, sizeof groups, "0 %u 1", (unsigned)getgid());
+    return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && write_text("/proc/self/uid_map", users) &&
+           write_text("/proc/self/setgroups", "deny") && write_text("/proc/self/gid_map", groups);
+}
+
+/* A file system so small that it is soon full. */
+UNUSED static bool mount_small(const struct place *place)
+{
+    if (!have_own_mounts() || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("small", place->directory, "tmpfs", 0, "size=600k") != 0) {
+        print_message("left out: no file system can be mounted here\n");
+        return false;
+    }
+    return true;
+}
+
+UNUSED static void use_up(const struct place *place, size_t leave)
+{
+    char path[100], bytes[4096] = { 1 };
+    struct stat is;
+    int fd;
+
+    (void)snprintf(path, sizeof path, "%s/filler", place->directory);
+    fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    assert_true(fd >= 0);
+    while (write(fd, bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+        continue;
+    assert_int_equal(fstat(fd, &is), 0);
+    assert_int_equal(ftruncate(fd, is.st_size > (off_t)leave ? is.st_size - (off_t)leave : 0), 0);
+    (void)close(fd);
+}
+
+/* --- rights --------------------------------------------------------------------------------- */
 
 /* Become somebody without rights, and oneself again. A user who has none anyway stays the same. */
 UNUSED static void be_nobody(void)

@@ -213,6 +213,48 @@ static void one_process_holds_it(void **state)
     place_remove(&place);
 }
 
+static void hold_and_fork(const char *path, int ready)
+{
+    pid_t child;
+
+    (void)open_store(path);
+    child = fork();
+    (void)alarm(60); /* should the test fail */
+    if (child > 0 && write(ready, &child, sizeof child) != (ssize_t)sizeof child)
+        _exit(1);
+    for (;;)
+        (void)pause();
+}
+
+/* A lock lives as long as anybody has the descriptor: a handler's child that did not exec. */
+static void a_lock_that_a_fork_still_has_is_said(void **state)
+{
+    char words[80];
+    int ready[2], status;
+    pid_t parent, child;
+    struct place place;
+
+    (void)state;
+    place_make(&place);
+    assert_int_equal(pipe(ready), 0);
+    parent = fork();
+    assert_true(parent >= 0);
+    if (parent == 0)
+        hold_and_fork(place.path, ready[1]);
+    assert_int_equal(read(ready[0], &child, sizeof child), sizeof child);
+    (void)snprintf(words, sizeof words, "in use by process %d; stop it first", (int)parent);
+    refuse(place.path, SEMEL_STORE_LOCKED, words);
+    assert_int_equal(kill(parent, SIGKILL), 0);
+    assert_int_equal(waitpid(parent, &status, 0), parent);
+    (void)snprintf(words, sizeof words,
+                   "process %d, which had it, is dead, but a process that it forked", (int)parent);
+    refuse(place.path, SEMEL_STORE_LOCKED, words);
+    assert_int_equal(kill(child, SIGKILL), 0);
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+    place_remove(&place);
+}
+
 static void a_database_with_two_names_is_refused(void **state)
 {
     struct place place;
@@ -357,6 +399,81 @@ static void what_is_no_database_is_said(void **state)
     assert_int_equal(size_of(place.path), 200 * sizeof words);
     (void)close(fd);
     place_remove(&place);
+}
+
+static void what_could_not_be_opened_leaves_no_page(void **state)
+{
+    struct place place;
+    int fd;
+
+    (void)state;
+    place_make(&place);
+    assert_int_equal(mkdir(place.path, 0700), 0);
+    refuse(place.path, SEMEL_STORE_FAILED, "unable to open");
+    assert_false(exists(place.path, "-semel"));
+    assert_int_equal(rmdir(place.path), 0);
+    fd = open(place.path, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(write(fd, "no database, whatever its name", 30), 30);
+    (void)close(fd);
+    refuse(place.path, SEMEL_STORE_CORRUPT, "not a database");
+    assert_false(exists(place.path, "-semel"));
+    /* One that was there stays, whatever becomes of this opening. */
+    assert_int_equal(unlink(place.path), 0);
+    semel_store_close(open_store(place.path));
+    run_beside(place.path, "UPDATE semel_store SET schema = 2");
+    refuse(place.path, SEMEL_STORE_NEWER, "version 2");
+    assert_true(exists(place.path, "-semel"));
+    place_remove(&place);
+}
+
+static int must_be_refused(void *path)
+{
+    struct semel_store *store = NULL;
+
+    return semel_sqlite_open(&store, path, NULL, NULL, 0) == SEMEL_INVALID ? 0 : 1;
+}
+
+static void an_outbox_is_refused(void **state)
+{
+    struct semel_outbox *outbox;
+    struct place place;
+
+    (void)state;
+    place_make(&place);
+    assert_int_equal(semel_sqlite_outbox_open(&outbox, place.path, NULL, 0), SEMEL_OK);
+    in_child(must_be_refused, place.path);
+    semel_outbox_close(outbox);
+    refuse(place.path, SEMEL_INVALID, "a client's outbox");
+    refuse_with(place.path, &adopt, SEMEL_INVALID, "a client's outbox");
+    refuse_with(place.path, &look, SEMEL_INVALID, "a client's outbox");
+    assert_false(exists(place.path, "-semel"));
+    assert_int_equal(number_beside(place.path, "SELECT count(*) FROM semel_outbox"), 1);
+    place_remove(&place);
+}
+
+/* With keys on, what it refers to could not be forgotten. */
+static void a_foreign_key_to_our_tables_is_refused(void **state)
+{
+    static const char *const tables[] = {
+        "CREATE TABLE mine (s REFERENCES semel_session (no))",
+        "CREATE TABLE mine (a, b, FOREIGN KEY (b) REFERENCES SEMEL_CALL ON DELETE CASCADE)",
+    };
+    static const struct semel_sqlite_options keys = { .foreign_keys = true };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        struct place place;
+
+        place_make(&place);
+        run_beside(place.path, "CREATE TABLE other (x REFERENCES mine, y REFERENCES semelfactive)");
+        semel_store_close(open_with(place.path, &keys));
+        run_beside(place.path, tables[i]);
+        refuse(place.path, SEMEL_INVALID, "the table mine has a foreign key that refers to ");
+        refuse_with(place.path, &keys, SEMEL_INVALID, "; remove it");
+        run_beside(place.path, "DROP TABLE mine");
+        semel_store_close(open_with(place.path, &keys));
+        place_remove(&place);
+    }
 }
 
 #define RECORDS 40
@@ -756,11 +873,15 @@ int main(void)
         TEST("readers see what is committed", readers_see_what_is_committed),
         TEST("looking makes and locks nothing", looking_makes_and_locks_nothing),
         TEST("one process holds it", one_process_holds_it),
+        TEST("a lock that a fork still has is said", a_lock_that_a_fork_still_has_is_said),
         TEST("a database with two names is refused", a_database_with_two_names_is_refused),
         TEST("another writer is waited for", another_writer_is_waited_for),
         TEST("no permission is said", no_permission_is_said),
         TEST("what is no file is said", what_is_no_file_is_said),
         TEST("what is no database is said", what_is_no_database_is_said),
+        TEST("what could not be opened leaves no page", what_could_not_be_opened_leaves_no_page),
+        TEST("an outbox is refused", an_outbox_is_refused),
+        TEST("a foreign key to our tables is refused", a_foreign_key_to_our_tables_is_refused),
         TEST("a truncated database is said", a_truncated_database_is_said),
         TEST("another version is said", another_version_is_said),
         TEST("a damaged identity is said", a_damaged_identity_is_said),

@@ -4,7 +4,6 @@
 #include "kit.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 
 #include "store/outbox.h"
 
@@ -290,6 +289,122 @@ static void a_file_without_permission_is_refused(void **state)
     place_remove(&place);
 }
 
+static int must_be_refused(void *path)
+{
+    struct semel_outbox *outbox = NULL;
+
+    return semel_sqlite_outbox_open(&outbox, path, NULL, 0) == SEMEL_INVALID ? 0 : 1;
+}
+
+/* It is nobody's to write into, whether its server runs or not. */
+static void a_server_s_store_is_refused(void **state)
+{
+    struct place place;
+    struct semel_store *store;
+
+    (void)state;
+    place_make(&place);
+    store = open_store(place.path);
+    in_child(must_be_refused, place.path);
+    add_call(store, "one");
+    semel_store_close(store);
+    refuse_outbox(place.path, SEMEL_INVALID, "a server's store");
+    assert_false(exists(place.path, "-lock"));
+    store = open_store(place.path);
+    expect_calls(store, "one");
+    semel_store_close(store);
+    place_remove(&place);
+}
+
+static void a_file_that_is_refused_leaves_no_lock(void **state)
+{
+    struct place place;
+    int fd;
+
+    (void)state;
+    place_make(&place);
+    fd = open(place.path, O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(fd, "no database, whatever its name", 30), 30);
+    (void)close(fd);
+    refuse_outbox(place.path, SEMEL_STORE_CORRUPT, "not a database");
+    assert_false(exists(place.path, "-lock"));
+    assert_int_equal(unlink(place.path), 0);
+    semel_outbox_close(open_outbox(place.path));
+    assert_true(exists(place.path, "-lock"));
+    place_remove(&place);
+}
+
+/* It says so whatever it is that finds no room: the lock, the file, its log, the log's index. */
+static void a_full_disk_is_said(void **state)
+{
+    struct semel_outbox *outbox;
+    struct place place;
+    char filler[100], text[600];
+    int refused = 0;
+
+    (void)state;
+    place_make(&place);
+    (void)snprintf(filler, sizeof filler, "%s/filler", place.directory);
+    if (!mount_small(&place)) {
+        place_remove(&place);
+        skip();
+    }
+    for (size_t left = 0; left < 200000; left += 4096) {
+        enum semel_status status;
+
+        use_up(&place, left);
+        status = semel_sqlite_outbox_open(&outbox, place.path, text, sizeof text);
+        if (status == SEMEL_OK)
+            semel_outbox_close(outbox);
+        else if (status != SEMEL_STORE_FULL)
+            fail_msg("%d bytes left: %s: %s", (int)left, semel_status_name(status), text);
+        refused += status == SEMEL_STORE_FULL;
+        place_empty(&place);
+    }
+    assert_true(refused > 3 && refused < 40);
+    assert_int_equal(umount(place.directory), 0);
+    place_remove(&place);
+}
+
+static int hold_and_fork(const char *path, int ready)
+{
+    struct semel_outbox *outbox = open_outbox(path);
+    pid_t child = fork();
+
+    (void)alarm(60); /* should the test fail */
+    if (child == 0)
+        for (;;)
+            (void)pause();
+    if (write(ready, &child, sizeof child) != (ssize_t)sizeof child)
+        return 1;
+    for (;;)
+        (void)pause();
+    semel_outbox_close(outbox);
+}
+
+static void a_lock_that_a_fork_still_has_is_said(void **state)
+{
+    struct place place;
+    pid_t parent, child;
+    int ready[2], status;
+
+    (void)state;
+    place_make(&place);
+    assert_int_equal(pipe(ready), 0);
+    parent = fork();
+    if (parent == 0)
+        _exit(hold_and_fork(place.path, ready[1]));
+    assert_int_equal(read(ready[0], &child, sizeof child), sizeof child);
+    refuse_outbox(place.path, SEMEL_STORE_LOCKED, "in use by process");
+    assert_int_equal(kill(parent, SIGKILL), 0);
+    assert_int_equal(waitpid(parent, &status, 0), parent);
+    refuse_outbox(place.path, SEMEL_STORE_LOCKED, "is dead, but a process that it forked");
+    assert_int_equal(kill(child, SIGKILL), 0);
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+    place_remove(&place);
+}
+
 static void a_damaged_identity_is_said(void **state)
 {
     struct place place;
@@ -310,16 +425,6 @@ static void a_damaged_identity_is_said(void **state)
 }
 
 /* --- files that take nothing ------------------------------------------------------------------ */
-
-/* No file of this process grows beyond `bytes`; 0: as it was. */
-static void limit_files(uint64_t bytes)
-{
-    struct rlimit limit;
-
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-    limit.rlim_cur = bytes ? bytes : limit.rlim_max;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
 
 static void what_does_not_fit_is_not_stored(void **state)
 {
@@ -393,6 +498,10 @@ int main(void)
         TEST("a link does not get around the lock", a_link_does_not_get_around_the_lock),
         TEST("other files are refused", other_files_are_refused),
         TEST("a file without permission is refused", a_file_without_permission_is_refused),
+        TEST("a server's store is refused", a_server_s_store_is_refused),
+        TEST("a file that is refused leaves no lock", a_file_that_is_refused_leaves_no_lock),
+        TEST("a full disk is said", a_full_disk_is_said),
+        TEST("a lock that a fork still has is said", a_lock_that_a_fork_still_has_is_said),
         TEST("a damaged identity is said", a_damaged_identity_is_said),
         TEST("what does not fit is not stored", what_does_not_fit_is_not_stored),
         TEST("what is too large is not stored", what_is_too_large_is_not_stored),

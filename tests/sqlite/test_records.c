@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "kit.h"
 
-#include <sched.h>
-#include <sys/mount.h>
-
 #include <semel/semel.h>
 
+#include "base/time.h"
 #include "kit/sqlite_memory.h"
 
 /* --- what others do to the database ------------------------------------------------------- */
@@ -80,6 +78,125 @@ static void another_writer_is_not_stored(void **state)
     place_remove(&place);
 }
 
+/* A key that was found is borrowed until the end of its transaction, and no longer: a statement
+ * that stood on it would hold the state of the database that it saw. */
+static void a_key_that_was_found_holds_nothing_up(void **state)
+{
+    const uint8_t hash[32] = { 7 };
+    struct semel_bytes found;
+    struct place place;
+    struct semel_store *store;
+    sqlite3 *db;
+
+    (void)state;
+    place_make(&place);
+    store = open_store(place.path);
+    assert_int_equal(store->ops->begin(store), SML_STORED);
+    assert_int_equal(store->ops->put_key(store, hash, 1, semel_bytes("key", 3)), SML_STORED);
+    assert_int_equal(store->ops->commit(store), SML_STORED);
+    db = open_beside(place.path);
+    run_on(db, "CREATE TABLE mine (x)");
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(store->ops->begin(store), SML_STORED);
+        assert_int_equal(store->ops->find_key(store, hash, &found), SML_STORED);
+        assert_int_equal(found.size, 3);
+        if (i % 2)
+            store->ops->rollback(store);
+        else
+            assert_int_equal(store->ops->commit(store), SML_STORED);
+        run_on(db, "INSERT INTO mine VALUES (1)");
+        add_call(store, "later");
+    }
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    semel_store_close(store);
+    place_remove(&place);
+}
+
+/* Also where the transaction was lost in between. */
+static void nor_where_its_transaction_is_lost(void **state)
+{
+    const uint8_t hash[32] = { 7 };
+    struct semel_bytes found;
+    struct place place;
+    struct semel_store *store;
+    sqlite3 *db;
+
+    (void)state;
+    place_make(&place);
+    run_beside(place.path, "CREATE TABLE mine (x UNIQUE); INSERT INTO mine VALUES (0)");
+    store = open_store(place.path);
+    db = open_beside(place.path);
+    assert_int_equal(store->ops->begin(store), SML_STORED);
+    assert_int_equal(store->ops->put_key(store, hash, 1, semel_bytes("key", 3)), SML_STORED);
+    assert_int_equal(store->ops->commit(store), SML_STORED);
+    assert_int_equal(store->ops->begin(store), SML_STORED);
+    assert_int_equal(store->ops->guard(store, SML_NEVER, NULL), SML_STORED);
+    assert_int_equal(sqlite3_exec(semel_sqlite_handle(store),
+                                  "INSERT OR ROLLBACK INTO mine VALUES (0)", NULL, NULL, NULL) &
+                         0xff,
+                     SQLITE_CONSTRAINT);
+    assert_int_equal(store->ops->find_key(store, hash, &found), SML_STORED);
+    store->ops->rollback(store);
+    run_on(db, "INSERT INTO mine VALUES (1)");
+    add_call(store, "later");
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    semel_store_close(store);
+    place_remove(&place);
+}
+
+/* What SQLite cannot bind is an error with a name, and not an empty record. */
+static void what_is_too_large_is_not_stored(void **state)
+{
+    const uint8_t hash[32] = { 7 };
+    static const uint8_t byte;
+    const struct semel_bytes large = { &byte, (size_t)1 << 40 };
+    struct place place;
+    struct semel_store *store;
+    uint64_t row = 0;
+
+    (void)state;
+    place_make(&place);
+    store = open_store(place.path);
+    assert_int_equal(store->ops->begin(store), SML_STORED);
+    assert_int_equal(store->ops->put(store, SML_TABLE_CALLS, &row, large), SML_NOT_STORED);
+    assert_int_equal(store->status, SEMEL_TOO_LARGE);
+    assert_int_equal(store->ops->begin(store), SML_STORED);
+    assert_int_equal(store->ops->put_key(store, hash, 0, large), SML_NOT_STORED);
+    assert_int_equal(store->status, SEMEL_TOO_LARGE);
+    assert_non_null(strstr(semel_store_error(store), "too big"));
+    add_call(store, "small");
+    expect_calls(store, "small");
+    expect_records(store, SML_TABLE_UNFINISHED_KEYS, "");
+    semel_store_close(store);
+    place_remove(&place);
+}
+
+/* Whoever writes on writes into nothing. */
+static void a_database_that_was_deleted_is_noticed(void **state)
+{
+    struct place place;
+    struct semel_store *store;
+
+    (void)state;
+    place_make(&place);
+    for (int i = 0; i < 2; i++) {
+        store = open_store(place.path);
+        add_call(store, "one");
+        if (i == 0) {
+            assert_int_equal(unlink(place.path), 0);
+        } else {
+            copy_file(place.path, "", place.directory, "/other");
+            copy_file(place.directory, "/other", place.path, "");
+        }
+        assert_int_equal(add_record(store, SML_TABLE_CALLS, "two"), SML_STORE_UNKNOWN);
+        assert_int_equal(store->status, SEMEL_STORE_REPLACED);
+        assert_non_null(strstr(semel_store_error(store), "was deleted while it was in use"));
+        semel_store_close(store);
+        place_empty(&place);
+    }
+    place_remove(&place);
+}
+
 /* A reader that does not end holds up checkpoints, nothing else. */
 static void a_reader_holds_nobody_up(void **state)
 {
@@ -142,56 +259,6 @@ static void the_file_does_not_grow(void **state)
 }
 
 /* --- a full disk -------------------------------------------------------------------------- */
-
-static bool write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY);
-    bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-    if (fd >= 0)
-        (void)close(fd);
-    return good;
-}
-
-/* Mounts of this process alone, which anybody may make where he is root of a namespace of users. */
-static bool have_own_mounts(void)
-{
-    char users[40], groups[40];
-
-    if (getuid() == 0)
-        return unshare(CLONE_NEWNS) == 0;
-    (void)snprintf(users, sizeof users, "0 %u 1", (unsigned)getuid());
-    (void)snprintf(groups, sizeof groups, "0 %u 1", (unsigned)getgid());
-    return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && write_text("/proc/self/uid_map", users) &&
-           write_text("/proc/self/setgroups", "deny") && write_text("/proc/self/gid_map", groups);
-}
-
-/* A file system so small that it is soon full. */
-static bool mount_small(const struct place *place)
-{
-    if (!have_own_mounts() || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("small", place->directory, "tmpfs", 0, "size=600k") != 0) {
-        print_message("left out: no file system can be mounted here\n");
-        return false;
-    }
-    return true;
-}
-
-static void use_up(const struct place *place, size_t leave)
-{
-    char path[100], bytes[4096] = { 1 };
-    struct stat is;
-    int fd;
-
-    (void)snprintf(path, sizeof path, "%s/filler", place->directory);
-    fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
-    assert_true(fd >= 0);
-    while (write(fd, bytes, sizeof bytes) == (ssize_t)sizeof bytes)
-        continue;
-    assert_int_equal(fstat(fd, &is), 0);
-    assert_int_equal(ftruncate(fd, is.st_size > (off_t)leave ? is.st_size - (off_t)leave : 0), 0);
-    (void)close(fd);
-}
 
 static void fill_until_full(struct semel_store *store, const struct place *place, int *out_stored)
 {
@@ -487,6 +554,10 @@ int main(void)
              another_process_that_changes_the_store_is_noticed),
         TEST("a record that is gone is noticed", a_record_that_is_gone_is_noticed),
         TEST("another writer is not stored", another_writer_is_not_stored),
+        TEST("a key that was found holds nothing up", a_key_that_was_found_holds_nothing_up),
+        TEST("nor where its transaction is lost", nor_where_its_transaction_is_lost),
+        TEST("what is too large is not stored", what_is_too_large_is_not_stored),
+        TEST("a database that was deleted is noticed", a_database_that_was_deleted_is_noticed),
         TEST("a reader holds nobody up", a_reader_holds_nobody_up),
         TEST("the file does not grow", the_file_does_not_grow),
         TEST("a full disk is not stored and passes", a_full_disk_is_not_stored_and_passes),

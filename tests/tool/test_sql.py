@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 
 from toolkit import ToolCase, alive, main, needs_stores, semel
 
@@ -118,6 +119,27 @@ class Calls(SqlCase):
         self.assertEqual(self.value('odd'), [{'t': {'base64': '/0E='}}])
         self.failure(33, 'far', {}, "'far' is infinite")
 
+    def test_a_table_of_full_text(self):
+        """Its module asks SQLite for things itself, and so does ALTER TABLE."""
+        try:
+            self.sql('CREATE VIRTUAL TABLE words USING fts5(text)')
+        except sqlite3.OperationalError as error:
+            self.skipTest(str(error))
+        self.sql('CREATE TABLE page (id INTEGER PRIMARY KEY AUTOINCREMENT, text)')
+        with sqlite3.connect(self.path('store.db')) as database:
+            database.execute('''CREATE TRIGGER fill AFTER INSERT ON page BEGIN
+                INSERT INTO words (rowid, text) VALUES (new.id, new.text); END''')
+        database.close()
+        self.serve_sql('add=INSERT INTO page (text) VALUES (:text)',
+                       'find=SELECT rowid AS id FROM words WHERE words MATCH :word',
+                       "columns=SELECT count(*) AS n FROM pragma_table_info('page')",
+                       'drop=DROP TABLE page')
+        for text in ('one nail', 'two screws', 'one screw'):
+            self.value('add', {'text': text})
+        self.assertEqual(self.value('find', {'word': 'one'}), [{'id': 1}, {'id': 3}])
+        self.assertEqual(self.value('columns'), [{'n': 2}])
+        self.value('drop')
+
     def test_rows(self):
         self.serve_sql('all=SELECT * FROM stock ORDER BY item',
                        'last=SELECT 1 AS a; SELECT item FROM stock WHERE n > 15; '
@@ -193,6 +215,13 @@ class Calls(SqlCase):
         self.check(outcome, 4)
         self.assertEqual(outcome.json()['status'], 'MAX_RUN')
         self.assertEqual(self.value('one'), [{'one': 1}])
+
+    def test_a_call_may_not_run_for_ever(self):
+        """Whether or not it has a deadline: meanwhile nothing else is stored."""
+        server = self.serve_sql('one=SELECT 1 AS one', 'two=SELECT 2 AS two',
+                                options=['--max-run', 'two=50ms', '-v'])
+        server.await_line('one: a call may run for 30000 ms')
+        server.await_line('two: a call may run for 50 ms')
 
     def test_foreign_keys(self):
         self.sql('CREATE TABLE part (item TEXT REFERENCES stock (item))')
@@ -273,7 +302,7 @@ class ThroughKills(SqlCase):
         server.await_line('listening at')
         bench = self.background('bench', 'unix:' + self.path('s'), 'add', '-n', '20', '--body',
                                 '{"n":30000}', '--timeout', '500s', '-o', 'json')
-        self.check(server.end(), 3, b'', 'the store is of no more use', 'the server had to stop',
+        self.check(server.end(), 3, b'', 'the store is of no more use', 'not all could be stored',
                    'when it starts again')
         self.serve('--store', self.store(), *methods)
         outcome = bench.end()
