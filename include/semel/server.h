@@ -165,8 +165,8 @@ SEMEL_API enum semel_status semel_server_start(struct semel_server *server) SEME
 
 /* Serve until drained or stopped: semel_server_start, then wait. Returns: OK when stopped or
  * drained; STORE_FAILED and its like, or NO_MEMORY, when the store made it stop, or did not take
- * all verdicts to the last; as semel_server_start otherwise; WOULD_DEADLOCK in a handler or a loop's
- * callback. Thread: any thread but those. Blocks: yes. Since: 0.1 */
+ * all verdicts to the last; as semel_server_start otherwise; WOULD_DEADLOCK in a handler or a
+ * loop's callback. Thread: any thread but those. Blocks: yes. Since: 0.1 */
 SEMEL_API enum semel_status semel_server_run(struct semel_server *server) SEMEL_MUST_USE;
 
 /* Refuse new sessions and calls, let what runs or waits finish and its replies be accepted, then
