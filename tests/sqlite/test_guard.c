@@ -179,8 +179,9 @@ static void everything_else_is_allowed(void **state)
         "PRAGMA integrity_check",
         "SELECT * FROM pragma_table_info('mine')",
         "SELECT name FROM pragma_table_list",
-        "CREATE TABLE child (x REFERENCES other (id) ON DELETE CASCADE); INSERT INTO child "
-        "VALUES (1); CREATE TRIGGER c AFTER DELETE ON other BEGIN DELETE FROM child; END",
+        "CREATE TABLE child (x REFERENCES other (id) ON DELETE CASCADE)",
+        "INSERT INTO child VALUES (1)",
+        "CREATE TRIGGER c AFTER DELETE ON other BEGIN DELETE FROM child; END",
         "ALTER TABLE other ADD COLUMN checked CHECK (checked > 0)",
         "ALTER TABLE other RENAME TO renamed",
         "INSERT INTO renamed (y) VALUES (10)",
