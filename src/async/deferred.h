@@ -98,9 +98,22 @@ static inline struct semel_deferred *sml_deferred_ref(struct semel_deferred *def
     return deferred;
 }
 
+/* The second reference to a new one, which nobody else knows yet. */
+static inline struct semel_deferred *sml_deferred_ref_new(struct semel_deferred *deferred)
+{
+    atomic_store_explicit(&deferred->refs, 2, memory_order_relaxed);
+    return deferred;
+}
+
+/* As semel_deferred_unref, on the executor's thread. */
+void sml_deferred_unref_here(struct semel_deferred *deferred);
+
 /* Fire with what is in `from`, which is moved: a value NULL is left, also if it had fired. Any
  * thread. Returns: as semel_deferred_fire. */
 enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from);
+
+/* The same on the executor's thread, and then a reference is given back. */
+enum semel_status sml_deferred_settle(struct semel_deferred *deferred, struct semel_fired *from);
 
 /* As semel_deferred_then, in the caller's memory, which is lent until the step is called or
  * removed, or the deferred is gone. The executor's thread. Never fails. */
