@@ -76,16 +76,52 @@ void sml_deferred_release(struct semel_deferred *deferred)
         shorten(deferred);
 }
 
+/* Those of one kind have one size, so that each fits the next. */
+static size_t spare_bytes(enum sml_spare_kind kind, size_t extra)
+{
+    const size_t begin = (sizeof(struct semel_deferred) + 15) / 16 * 16;
+
+    if (kind == SML_SPARE_PLAIN)
+        return sizeof(struct semel_deferred);
+    return begin + (kind == SML_SPARE_WIDE ? SML_EXTRA_WIDE : extra);
+}
+
+static enum sml_spare_kind spare_kind(size_t extra)
+{
+    if (extra == 0)
+        return SML_SPARE_PLAIN;
+    return extra <= SML_EXTRA_WIDE ? SML_SPARE_WIDE : SML_SPARE_KINDS;
+}
+
+static struct semel_deferred *take_spare(struct sml_executor *executor, enum sml_spare_kind kind)
+{
+    if (kind == SML_SPARE_KINDS || executor->spares_max == 0 || !sml_executor_is_here(executor))
+        return NULL;
+    return sml_spares_take(&executor->spares[kind]);
+}
+
+static void put_back(struct sml_executor *executor, struct semel_deferred *deferred)
+{
+    const enum sml_spare_kind kind = deferred->spare;
+
+    if (kind == SML_SPARE_KINDS ||
+        !sml_spares_keep(&executor->spares[kind], executor->spares_max, deferred))
+        sml_release(executor->mem, deferred);
+}
+
 struct semel_deferred *sml_deferred_new(struct sml_executor *executor, semel_canceller_fn canceller,
                                         void *user, size_t extra)
 {
-    struct semel_deferred *deferred = sml_alloc(
-        executor->mem, extra ? (sizeof *deferred + 15) / 16 * 16 + extra : sizeof *deferred);
+    const enum sml_spare_kind kind = spare_kind(extra);
+    struct semel_deferred *deferred = take_spare(executor, kind);
 
+    if (!deferred)
+        deferred = sml_alloc(executor->mem, spare_bytes(kind, extra));
     if (!deferred)
         return NULL;
     memset(deferred, 0, offsetof(struct semel_deferred, canceller));
     deferred->executor = executor;
+    deferred->spare = (uint8_t)kind;
     atomic_init(&deferred->refs, 1);
     deferred->canceller = canceller;
     deferred->user = user;
@@ -180,7 +216,7 @@ static void destroy(struct semel_deferred *deferred)
 
         if (!node) {
             list = deferred->next;
-            sml_release(executor->mem, deferred);
+            put_back(executor, deferred);
             sml_executor_leave(executor);
             continue;
         }

@@ -12,6 +12,8 @@
  *  4. A turn is in at most one of the lists, so that it can leave in O(1), whoever it is. */
 #include "async/lock_internal.h"
 
+_Static_assert(sizeof(struct sml_turn) <= SML_EXTRA_WIDE, "its memory is kept");
+
 #define PERMITS_MAX INT32_MAX
 #define WAITING_MAX INT32_MAX
 #define WAITING_DEFAULT (UINT32_C(1) << 20)

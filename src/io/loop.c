@@ -33,6 +33,7 @@
 #define TURN_EVENTS 128                 /* include/semel/loop.h says so */
 #define WATCHES_MAX (UINT32_C(1) << 30) /* the system's own bounds come first */
 #define LOG_BYTES 512
+#define SPARES_MAX 16 /* what is short-lived needs few; 15 KiB at most */
 
 /* ---- as an executor ---- */
 
@@ -125,6 +126,7 @@ enum semel_status semel_loop_create(struct semel_loop **out,
     }
     loop->executor.ops = &loop_ops;
     loop->executor.mem = &sml_mem_libc;
+    loop->executor.spares_max = SML_KEEPS_MEMORY ? SPARES_MAX : 0;
     loop->turn_tasks = options && options->turn_tasks ? options->turn_tasks : TURN_TASKS;
     loop->log = options ? options->log : NULL;
     loop->log_user = options ? options->log_user : NULL;
@@ -164,6 +166,7 @@ static void end(struct semel_loop *loop)
     sml_loop_drop_moments(loop);
     sml_loop_drop_watches(loop);
     free_graves(loop);
+    sml_executor_free_spares(&loop->executor);
     sml_table_fini(&loop->by_fd);
     close_all(loop);
     sml_origin_fini(&loop->origin);

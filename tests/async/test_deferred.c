@@ -665,6 +665,52 @@ static void without_a_loop(void **state)
     assert_int_equal(one.dropped, 1);
 }
 
+/* How many allocations does one that comes and goes need? */
+static size_t allocations(struct hand *hand, size_t extra, bool goes_away)
+{
+    const size_t before = hand->allocated;
+    struct semel_deferred *deferred = sml_deferred_new(&hand->executor, NULL, NULL, extra);
+
+    assert_non_null(deferred);
+    memset(sml_deferred_extra(deferred), 0xa5, extra);
+    hand->away = goes_away;
+    semel_deferred_unref(deferred);
+    hand->away = false;
+    (void)hand_run(hand);
+    return hand->allocated - before;
+}
+
+static void memory_is_kept_for_the_next(void **state)
+{
+    struct hand hand;
+    struct semel_deferred *three[3];
+
+    (void)state;
+    hand_init(&hand);
+    hand.executor.spares_max = 2;
+    assert_int_equal(allocations(&hand, 0, false), 1);
+    assert_int_equal(allocations(&hand, 0, false), 0);
+    assert_int_equal(allocations(&hand, 0, true), 0); /* given back here all the same */
+    assert_int_equal(allocations(&hand, 1, false), 1);
+    assert_int_equal(allocations(&hand, SML_EXTRA_WIDE, false), 0); /* what one byte left */
+    assert_int_equal(allocations(&hand, SML_EXTRA_WIDE + 1, false), 1);
+    assert_int_equal(allocations(&hand, SML_EXTRA_WIDE + 1, false), 1);
+    assert_int_equal(hand.blocks, 2);
+    hand.away = true; /* what is kept is its thread's */
+    three[0] = made(&hand);
+    hand.away = false;
+    assert_int_equal(hand.blocks, 3);
+    three[1] = made(&hand);
+    three[2] = made(&hand);
+    assert_int_equal(hand.blocks, 4);
+    for (int i = 0; i < 3; i++)
+        semel_deferred_unref(three[i]);
+    assert_int_equal(hand.blocks, 3); /* two of these, no more, and a wide one */
+    sml_executor_free_spares(&hand.executor);
+    assert_int_equal(hand.blocks, 0);
+    hand_fini(&hand);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -691,6 +737,7 @@ int main(void)
           NULL },
         { "D6 a failure that nobody handled is reported once", reports_once, NULL, NULL, NULL },
         { "deferred: without a loop", without_a_loop, NULL, NULL, NULL },
+        { "deferred: memory is kept for the next", memory_is_kept_for_the_next, NULL, NULL, NULL },
     };
 
     return run_on_small_stack(tests, sizeof tests / sizeof tests[0]);
