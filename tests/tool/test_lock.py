@@ -21,7 +21,7 @@ class LockCase(ToolCase):
         """One that has the lock, and whose command runs; its process id is written to pids."""
         env = dict(os.environ, PIDS=self.path('pids'))
         process = self.background('lock', address or self.address, 'n', *args, '--', 'sh', '-c',
-                                  script, env=env)
+                                  script, env=env, start_new_session=True)
         self.wait_until(lambda: os.path.exists(self.path('pids')) and self.pids(),
                         'the command never ran')
         return process
