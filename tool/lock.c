@@ -380,6 +380,10 @@ static void keep(void *user)
     if (!holder->granted || holder->lost)
         return;
     holder->kept_at = clock_now();
+    if (!holder->lease_timer) /* the first one: the lease began before it */
+        need(semel_loop_timer(holder->loop, holder->lease_ms, on_lease_timer, holder,
+                              &holder->lease_timer),
+             "timer");
     keeping = call(holder, LOCK_KEEP, holder->token, holder->lease_ms, false);
     need(semel_deferred_then(keeping, kept, kept, holder), LOCK_KEEP);
     semel_deferred_unref(keeping);

@@ -298,6 +298,7 @@ static bool waits_for(const struct semel_deferred *deferred, const struct semel_
 /* A callback of `deferred` returned `inner`. If nobody else has `inner`, its end comes at once. */
 static void wait_for(struct semel_deferred *deferred, struct semel_deferred *inner)
 {
+    semel_fired_clear(&deferred->fired); /* first: its `drop` may chain the two */
     if (inner == deferred || inner->executor != deferred->executor || waits_for(inner, deferred)) {
         semel_fired_set_failure(&deferred->fired, SEMEL_INVALID, 0,
                                 inner->executor != deferred->executor
@@ -306,7 +307,6 @@ static void wait_for(struct semel_deferred *deferred, struct semel_deferred *inn
         sml_deferred_unref_here(inner);
         return;
     }
-    semel_fired_clear(&deferred->fired);
     if (is_ready(inner)) {
         sml_fired_move(&deferred->fired, &inner->fired);
     } else {

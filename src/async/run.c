@@ -94,6 +94,7 @@ static bool is_followed(struct sml_executor *executor, struct semel_deferred *ou
 {
     const char *why = NULL;
 
+    semel_fired_clear(fired); /* first: its `drop` may make the two wait for each other */
     if (sml_deferred_executor(inner) != executor)
         why = "a body returned a deferred of another loop";
     else if (waits_for(inner, out))
@@ -101,8 +102,6 @@ static bool is_followed(struct sml_executor *executor, struct semel_deferred *ou
     if (why) {
         semel_fired_set_failure(fired, SEMEL_INVALID, 0, why);
         semel_deferred_unref(inner);
-    } else {
-        semel_fired_clear(fired);
     }
     return why == NULL;
 }

@@ -31,7 +31,8 @@ static inline void sml_moment_init(struct sml_moment *moment, void (*fn)(struct 
 }
 
 struct sml_executor_ops {
-    /* Is this the thread that callbacks run on? */
+    /* Is this the thread that callbacks run on? In a forked child no thread is, and posting does
+     * nothing. */
     bool (*is_here)(const struct sml_executor *executor);
     /* Any thread: run the task there. Never fails; the task must not wait already. */
     void (*post)(struct sml_executor *executor, struct semel_task *task);

@@ -37,11 +37,11 @@
 
 /* ---- as an executor ---- */
 
+/* Never in a forked child: what it did there would reach the parent, by the descriptors that both
+ * have. */
 static bool executor_is_here(const struct sml_executor *executor)
 {
-    const struct semel_loop *loop = (const struct semel_loop *)(const void *)executor;
-
-    return atomic_load_explicit(&loop->owner, memory_order_relaxed) == sml_thread_self().value;
+    return sml_loop_admit((const struct semel_loop *)(const void *)executor) == SEMEL_OK;
 }
 
 static uint64_t executor_now(struct sml_executor *executor)
@@ -220,7 +220,9 @@ enum semel_status sml_loop_admit(const struct semel_loop *loop)
 {
     if (!sml_origin_is_mine(&loop->origin))
         return SEMEL_FORKED;
-    return executor_is_here(&loop->executor) ? SEMEL_OK : SEMEL_DENIED;
+    return atomic_load_explicit(&loop->owner, memory_order_relaxed) == sml_thread_self().value
+               ? SEMEL_OK
+               : SEMEL_DENIED;
 }
 
 void sml_loop_bury(struct semel_loop *loop, struct sml_grave *grave)

@@ -258,6 +258,51 @@ static void circles(void **state)
     hand_fini(&other);
 }
 
+struct pair {
+    struct semel_deferred *outer, *inner;
+    enum semel_status chained;
+};
+
+static void chain_when_dropped(void *value)
+{
+    struct pair *pair = value;
+
+    pair->chained = semel_deferred_chain(pair->outer, semel_deferred_ref(pair->inner));
+    if (pair->chained != SEMEL_OK)
+        semel_deferred_unref(pair->inner);
+}
+
+static struct semel_deferred *return_inner(struct semel_fired *fired, void *user)
+{
+    struct pair *pair = user;
+
+    (void)fired;
+    return semel_deferred_ref(pair->inner);
+}
+
+/* The value that makes room for the inner one's has the inner one wait for the outer one. */
+static void a_circle_made_by_a_drop(void **state)
+{
+    struct journal journal = { .used = 0 };
+    struct note after = { .journal = &journal, .letter = 'a' };
+    struct pair pair;
+    struct hand hand;
+
+    (void)state;
+    hand_init(&hand);
+    pair.outer = made(&hand);
+    pair.inner = made(&hand);
+    assert_ok(semel_deferred_then(pair.outer, return_inner, NULL, &pair));
+    then_both(pair.outer, &after);
+    assert_ok(semel_deferred_fire(pair.outer, &pair, chain_when_dropped));
+    assert_ok(pair.chained);
+    assert_string_equal(journal.text, "a!INVALID ");
+    semel_deferred_cancel(pair.outer); /* returns */
+    semel_deferred_unref(pair.outer);
+    semel_deferred_unref(pair.inner);
+    hand_fini(&hand);
+}
+
 /* What nobody can fire any more must not be waited for in silence. */
 static void a_source_is_let_go(void **state)
 {
@@ -723,6 +768,7 @@ int main(void)
           NULL },
         { "D2 chain", chains, NULL, NULL, NULL },
         { "D2 circles and other loops are refused", circles, NULL, NULL, NULL },
+        { "D2 a circle made by a value's drop", a_circle_made_by_a_drop, NULL, NULL, NULL },
         { "D2 a source that is let go", a_source_is_let_go, NULL, NULL, NULL },
         { "D2 100,000 deep, inwards", deep_inwards, NULL, NULL, NULL },
         { "D2 100,000 deep, outwards", deep_outwards, NULL, NULL, NULL },

@@ -210,6 +210,13 @@ class Leases(LockCase):
         server.popen.kill()
         self.check(holder.end(), 143, b'', 'is lost')
 
+    def test_a_server_that_grants_and_falls_silent(self):
+        server = self.serve('lock.take=echo 7 500', 'lock.keep=exec sleep 100', 'lock.release=true',
+                            '--idempotent=lock.take', '--idempotent=lock.release', '--drain=1ms',
+                            name='silent', clean=False)
+        self.address = server.address
+        self.check(self.lock('--', 'echo', 'x'), 4, b'', 'is lost')
+
     def test_a_server_that_comes_back(self):
         server = self.serve(LOCKS, name='back', clean=False)
         self.address = server.address
