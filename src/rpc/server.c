@@ -129,7 +129,7 @@ static void init_host(struct semel_server *server)
         .silence = beats ? 4 * (uint64_t)o->heartbeat_ms * SML_MS : SML_NEVER,
         .heartbeat_ms = beats ? (uint32_t)o->heartbeat_ms : 0,
         .durable = o->store != NULL,
-        .features = o->store ? SML_FEATURE_KEYS : 0,
+        .features = SML_FEATURE_PARTS | (o->store ? SML_FEATURE_KEYS : 0),
         .methods = { keeps_records, server },
     };
 

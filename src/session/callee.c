@@ -38,6 +38,8 @@ void sml_callee_init(struct sml_callee *callee, const struct sml_mem *mem,
     sml_list_init(&callee->ready);
     sml_list_init(&callee->to_send);
     sml_list_init(&callee->busy);
+    sml_list_init(&callee->streams);
+    sml_list_init(&callee->events);
     sml_list_init(&callee->cancels);
     sml_list_init(&callee->to_record);
     sml_list_init(&callee->dropped);
@@ -76,9 +78,38 @@ void sml_callee_set_timer(struct sml_callee *callee, struct sml_incoming *in, ui
 
 /* --- records ---------------------------------------------------------------------------- */
 
+static void drop_stream(struct sml_callee *callee, struct sml_incoming *in)
+{
+    struct sml_stream *stream = in->stream;
+
+    if (stream == NULL)
+        return;
+    sml_list_remove(&stream->send);
+    sml_list_remove(&stream->event);
+    sml_stream_narrow(stream, &callee->windows);
+    sml_stream_clear(stream, callee->mem);
+    sml_release(callee->mem, stream);
+    in->stream = NULL;
+}
+
+static bool place_stream(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (!(in->flags & SML_CALL_STREAMS))
+        return true;
+    in->stream = sml_alloc(callee->mem, sizeof *in->stream);
+    if (in->stream == NULL)
+        return false;
+    sml_stream_init(in->stream, (in->flags & SML_CALL_TAKES) != 0,
+                    (in->flags & SML_CALL_SENDS) != 0);
+    in->stream->call = in;
+    sml_stream_widen(in->stream, &callee->windows);
+    return true;
+}
+
 void sml_callee_free_record(struct sml_callee *callee, struct sml_incoming *in)
 {
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_release(callee->mem, in->reply);
     sml_release(callee->mem, in);
 }
@@ -142,8 +173,8 @@ struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid
     sml_list_init(&in->all);
     sml_list_init(&in->cancel_link);
     sml_heap_node_init(&in->timer);
-    if (call && !place_contents(callee, in, call)) {
-        sml_release(callee->mem, in);
+    if (call && (!place_contents(callee, in, call) || !place_stream(callee, in))) {
+        sml_callee_free_record(callee, in);
         return NULL;
     }
     return in;
@@ -194,6 +225,7 @@ void sml_callee_bury(struct sml_callee *callee, struct sml_incoming *in)
     }
     /* Its verdict was told, or is nobody's: what waits to be forgotten is the number alone. */
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_release(callee->mem, in->reply);
     in->reply = NULL;
     memset(&in->verdict, 0, sizeof in->verdict);
@@ -253,6 +285,10 @@ void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in)
         sml_callee_bury(callee, in);
         return;
     }
+    if (in->stream) {
+        sml_list_remove(&in->stream->send);
+        sml_callee_stream_event(callee, in);
+    }
     if (in->held && (in->key_bytes == 0 || SML_BUG(KEYED_CANCELLED)))
         sml_callee_mark_cancelled(callee, in);
     sml_callee_drop_body(callee, in);
@@ -274,6 +310,8 @@ bool sml_callee_let_go(struct sml_callee *callee, struct sml_incoming *in)
     in->held = false;
     callee->held--;
     sml_list_remove(&in->cancel_link);
+    if (in->stream)
+        sml_list_remove(&in->stream->event);
     if (sml_incoming_is_gone(in)) {
         if (!in->in_batch && !sml_list_linked(&in->link))
             sml_callee_bury(callee, in);
@@ -318,10 +356,22 @@ void sml_callee_keep_verdict(struct sml_callee *callee, struct sml_incoming *in,
     in->reply = reply;
     in->reply_sent = 0;
     in->reply_begun = false;
+    if (in->stream && in->stream->sends) {
+        sml_outflow_end(&in->stream->out);
+        if (!sml_incoming_is_gone(in))
+            sml_callee_stream_due(callee, in);
+    }
     sml_heap_remove(&callee->timers, &in->timer);
     sml_list_remove(&in->link);
     if (!sml_incoming_is_gone(in))
         callee->bytes_stored += sml_verdict_bytes(verdict);
+}
+
+void sml_callee_send_verdict(struct sml_callee *callee, struct sml_incoming *in)
+{
+    in->reply_waits = sml_incoming_flows(in);
+    if (!in->reply_waits)
+        sml_list_push_back(&callee->to_send, &in->link);
 }
 
 void sml_callee_tell_verdict(struct sml_callee *callee, struct sml_incoming *in)
@@ -330,7 +380,7 @@ void sml_callee_tell_verdict(struct sml_callee *callee, struct sml_incoming *in)
 
     count_verdict(callee, in->verdict.outcome);
     in->phase = SML_IN_DONE;
-    sml_list_push_back(&callee->to_send, &in->link);
+    sml_callee_send_verdict(callee, in);
     if (SML_BUG(EVICTS_REPLY) && sml_callee_is_stalled(callee) && oldest->phase == SML_IN_DONE)
         sml_callee_release(callee, oldest);
 }
@@ -485,6 +535,39 @@ bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
     }
     sml_callee_settle(callee, in, verdict, reply);
     return true;
+}
+
+/* --- streams ---------------------------------------------------------------------------- */
+
+bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in,
+                          struct sml_part *part)
+{
+    struct sml_stream *stream = in->stream;
+
+    if (sml_incoming_is_gone(in) || in->phase != SML_IN_RUNNING || stream == NULL ||
+        !stream->sends) {
+        sml_release(callee->mem, part);
+        return false;
+    }
+    if (part->kind == SML_PART_PROGRESS)
+        sml_outflow_set_progress(&stream->out, callee->mem, part);
+    else
+        sml_outflow_add(&stream->out, part);
+    sml_callee_stream_due(callee, in);
+    return true;
+}
+
+void sml_callee_took_parts(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (!sml_incoming_is_gone(in) && in->phase == SML_IN_RUNNING)
+        sml_callee_stream_due(callee, in);
+}
+
+struct sml_incoming *sml_callee_next_event(struct sml_callee *callee)
+{
+    struct sml_list *node = sml_list_pop_front(&callee->events);
+
+    return node ? SML_CONTAINER(node, struct sml_stream, event)->call : NULL;
 }
 
 /* --- cancellation, time, the end -------------------------------------------------------- */

@@ -20,7 +20,25 @@ void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
 /* Acknowledgements owed on this connection are not sent: the next HELLO says the same. */
 void sml_caller_drop_acks(struct sml_caller *caller);
 
-/* Send the whole call once more, with its old xid. */
-void sml_caller_send_again(struct sml_caller *caller, struct sml_call *call);
+/* Its stream begins again, both ways. False: parts of it are gone. */
+bool sml_call_restart_stream(struct sml_caller *caller, struct sml_call *call);
+
+/* Send the whole call once more, with its old xid. False: parts of its stream that the callee had
+ * are gone, and it is done. */
+bool sml_caller_send_again(struct sml_caller *caller, struct sml_call *call) SML_MUST_USE;
+
+/* Something may be to be written of its stream. */
+static inline void sml_caller_stream_due(struct sml_caller *caller, struct sml_call *call)
+{
+    if (caller->up && call->stream && call->phase != SML_CALL_DONE &&
+        !sml_list_linked(&call->stream->send) && sml_stream_wants_write(call->stream))
+        sml_list_push_back(&caller->streams, &call->stream->send);
+}
+
+static inline void sml_caller_stream_event(struct sml_caller *caller, struct sml_call *call)
+{
+    if (!sml_list_linked(&call->stream->event))
+        sml_list_push_back(&caller->events, &call->stream->event);
+}
 
 #endif

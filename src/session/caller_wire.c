@@ -88,6 +88,7 @@ static void sent_fragment(struct sml_caller *caller, struct sml_call *call)
         sml_list_push_back(&caller->to_send, &call->link);
     } else {
         call->phase = SML_CALL_SENT;
+        sml_caller_stream_due(caller, call);
     }
 }
 
@@ -156,6 +157,29 @@ static size_t pull_turn(struct sml_caller *caller, uint8_t *out, size_t room, ui
     return used;
 }
 
+/* One frame of the stream whose turn it is. Nothing goes out before the whole CALL: a stream that
+ * must wait for it leaves the line, and comes back then. */
+static size_t pull_stream(struct sml_caller *caller, uint8_t *out, size_t room)
+{
+    while (!sml_list_empty(&caller->streams)) {
+        struct sml_stream *stream = SML_CONTAINER(caller->streams.next, struct sml_stream, send);
+        const struct sml_call *call = stream->call;
+        bool flows = call->phase == SML_CALL_SENT || call->phase == SML_CALL_REPLYING;
+        size_t used = 0;
+
+        if (flows)
+            used = sml_stream_pull(stream, call->xid, !call->cancel_wanted, out, room);
+        if (flows && used == 0 && room < SML_FRAME_BYTES_MAX)
+            return 0; /* perhaps for want of room */
+        sml_list_remove(&stream->send);
+        if (used > 0 && sml_stream_wants_write(stream))
+            sml_list_push_back(&caller->streams, &stream->send);
+        if (used > 0)
+            return used;
+    }
+    return 0;
+}
+
 /* May the first queued call have an xid now? */
 static bool may_begin(const struct sml_caller *caller)
 {
@@ -166,7 +190,7 @@ static bool may_begin(const struct sml_caller *caller)
         return false;
     call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
     return call->body_bytes > caller->request_body_bytes ||
-           (call->key_bytes > 0 && !caller->keys) ||
+           (call->key_bytes > 0 && !caller->keys) || (call->stream && !caller->streams_granted) ||
            caller->bytes_out + call->body_bytes <= caller->session_bytes;
 }
 
@@ -189,6 +213,11 @@ static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uin
     }
     if (call->key_bytes > 0 && !caller->keys) {
         sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_NO_KEYS);
+        *out_ended = true;
+        return 0;
+    }
+    if (call->stream && !caller->streams_granted) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_NO_STREAM);
         *out_ended = true;
         return 0;
     }
@@ -226,6 +255,7 @@ size_t sml_caller_pull(struct sml_caller *caller, uint8_t *out, size_t room, boo
     used += pull_cancels(caller, out + used, room - used);
     do {
         turn = pull_turn(caller, out + used, room - used, now);
+        turn += pull_stream(caller, out + used + turn, room - used - turn);
         used += turn;
         if (more_calls)
             fresh = pull_new(caller, out + used, room - used, now, &ended);
@@ -239,7 +269,7 @@ bool sml_caller_wants_write(const struct sml_caller *caller, bool more_calls, ui
     if (!caller->up)
         return false;
     if (caller->ack_due <= now || !sml_list_empty(&caller->cancels) ||
-        !sml_list_empty(&caller->to_send))
+        !sml_list_empty(&caller->to_send) || !sml_list_empty(&caller->streams))
         return true;
     if (!more_calls || sml_list_empty(&caller->queued))
         return false;
@@ -266,6 +296,7 @@ enum semel_status sml_caller_grant(struct sml_caller *caller, const struct sml_w
     }
     caller->window = window;
     caller->keys = (welcome->features & SML_FEATURE_KEYS) != 0;
+    caller->streams_granted = (welcome->features & SML_FEATURE_PARTS) != 0;
     caller->stored = welcome->generation != 0;
     if (welcome->durable_hi > caller->durable_hi)
         caller->durable_hi = welcome->durable_hi;
@@ -294,14 +325,32 @@ void sml_caller_list(struct sml_caller *caller, struct sml_outstanding *entries)
     caller->listed = true;
 }
 
-void sml_caller_send_again(struct sml_caller *caller, struct sml_call *call)
+bool sml_call_restart_stream(struct sml_caller *caller, struct sml_call *call)
 {
+    struct sml_stream *stream = call->stream;
+    uint32_t attempt = stream->in.attempt;
+
+    if (!sml_outflow_restart(&stream->out))
+        return false;
+    sml_inflow_restart(&stream->in, caller->mem);
+    if (stream->in.attempt != attempt)
+        sml_caller_stream_event(caller, call);
+    return true;
+}
+
+bool sml_caller_send_again(struct sml_caller *caller, struct sml_call *call)
+{
+    if (call->stream && !sml_call_restart_stream(caller, call)) {
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_PARTS_LOST);
+        return false;
+    }
     call->phase = SML_CALL_SENDING;
     call->resent = true;
     call->body_sent = 0;
     caller->counters.resent++;
     sml_list_remove(&call->link);
     sml_list_push_back(&caller->to_send, &call->link);
+    return true;
 }
 
 /* Go on with the body at `offset`. */
@@ -336,7 +385,8 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     /* Its CALL tells the method, without which a server cannot say that it did not happen. */
     if (listed->state == SML_STATE_IN_DOUBT) {
         call->doubtful = true;
-        sml_caller_send_again(caller, call);
+        if (!sml_caller_send_again(caller, call))
+            return SEMEL_OK;
     }
     if (call->cancel_wanted)
         return SEMEL_OK;
@@ -344,7 +394,8 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     case SML_STATE_IN_DOUBT:
         break;
     case SML_STATE_EXPECTED:
-        sml_caller_send_again(caller, call);
+        if (!sml_caller_send_again(caller, call))
+            return SEMEL_OK;
         break;
     case SML_STATE_RECEIVING:
         resume_body(caller, call, listed->offset);
@@ -358,10 +409,10 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     case SML_STATE_REFUSED:
         /* The delay it was given may be over, or its BUSY lost: again now. */
         call->phase = SML_CALL_BUSY;
-        if (call->busy_until <= now)
-            sml_caller_send_again(caller, call);
-        else
+        if (call->busy_until > now)
             sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+        else if (!sml_caller_send_again(caller, call))
+            return SEMEL_OK;
         break;
     }
     return SEMEL_OK;
@@ -379,6 +430,7 @@ void sml_caller_up(struct sml_caller *caller)
             sml_list_push_back(&caller->cancels, &call->cancel_link);
         else if (call->phase == SML_CALL_BUSY)
             sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+        sml_caller_stream_due(caller, call);
     }
 }
 
@@ -400,6 +452,10 @@ void sml_caller_down(struct sml_caller *caller)
 
         sml_list_remove(&call->link);
         sml_list_remove(&call->cancel_link);
+        if (call->stream) {
+            sml_list_remove(&call->stream->send);
+            sml_stream_resume(call->stream);
+        }
         call->resent = false;
         if (call->phase == SML_CALL_SENDING)
             call->phase = SML_CALL_SENT;
@@ -485,6 +541,39 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
     return SEMEL_OK;
 }
 
+static enum semel_status on_part(struct sml_caller *caller, struct sml_call *call,
+                                 const struct sml_part_frame *frame, const char **out_why)
+{
+    enum semel_status status;
+
+    if (call->stream == NULL || !call->stream->takes)
+        return refuse(out_why, "PART for a call that takes none");
+    if (call->phase == SML_CALL_REPLYING)
+        return refuse(out_why, "PART after its call's reply");
+    status = sml_inflow_part(&call->stream->in, caller->mem, frame, out_why);
+    if (status == SEMEL_NO_MEMORY) {
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_NO_MEMORY);
+        return SEMEL_OK;
+    }
+    if (status == SEMEL_OK)
+        sml_caller_stream_event(caller, call);
+    return status;
+}
+
+static enum semel_status on_credit(struct sml_caller *caller, struct sml_call *call,
+                                   const struct sml_credit_frame *frame, const char **out_why)
+{
+    const char *why = "CREDIT for a call that sends no parts";
+
+    if (call->stream && call->stream->sends)
+        why = sml_outflow_credit(&call->stream->out, caller->mem, frame);
+    if (why)
+        return refuse(out_why, why);
+    sml_caller_stream_due(caller, call);
+    sml_caller_stream_event(caller, call);
+    return SEMEL_OK;
+}
+
 static void on_busy(struct sml_caller *caller, struct sml_call *call, uint32_t delay_ms,
                     uint64_t now)
 {
@@ -524,6 +613,10 @@ enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_f
             return refuse(out_why, "BUSY for a call whose reply has begun");
         on_busy(caller, call, frame->u.busy_delay_ms, now);
         return SEMEL_OK;
+    case SML_PART:
+        return on_part(caller, call, &frame->u.part, out_why);
+    case SML_CREDIT:
+        return on_credit(caller, call, &frame->u.credit, out_why);
     default:
         return refuse(out_why, "frame is not for a caller");
     }

@@ -21,7 +21,7 @@ static size_t pull_hello(struct sml_link *link, uint8_t *out)
     struct sml_hello hello = {
         .version = SML_VERSION,
         .kind = link->has_session ? SML_RESUME : SML_CREATE,
-        .features = SML_FEATURE_KEYS,
+        .features = SML_FEATURE_KEYS | SML_FEATURE_PARTS,
         .count = link->list_count,
         .session = link->session,
         .conn_no = link->conn_no,
@@ -301,6 +301,8 @@ static void on_frame_up(struct sml_link *link, const struct sml_frame *frame, ui
     case SML_REPLY:
     case SML_BODY:
     case SML_BUSY:
+    case SML_PART:
+    case SML_CREDIT:
         on_call_frame(link, frame, now);
         break;
     case SML_PING:

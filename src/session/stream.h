@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/* stream.h - parts that flow while a call is open, from the caller and to it. Pure; the same at
+ * both ends.
+ *
+ * Parts are numbered from 0. The sender keeps each until the receiver has handed it on, so that a
+ * call that a full server refused, or one that has to be made again, begins its stream again. After
+ * a reconnect the sender is silent until the receiver's first CREDIT, which says what it waits for:
+ * nothing is lost, nothing comes twice.
+ *
+ * Credits are absolute. A part is charged its bytes and SML_PART_CHARGE; the receiver says up to
+ * which sum it may be sent, at first SML_STREAM_CREDIT without a word. So what waits for a slow
+ * reader is bounded stream by stream, and takes no room from its neighbours.
+ *
+ * Progress stands outside: only the latest counts, it overtakes what waits for credit, and of
+ * several that were set between two writes only the last is sent. */
+#ifndef SML_SESSION_STREAM_H
+#define SML_SESSION_STREAM_H
+
+#include "base/list.h"
+#include "base/mem.h"
+#include "wire/frame.h"
+
+/* Whoever sends empty parts is charged, too: about what they cost in memory. */
+#define SML_PART_CHARGE 64
+/* What both ends grant a stream without saying so: two fragments. */
+#define SML_STREAM_CREDIT UINT64_C(131072)
+/* A few streams of a session may hold much, at each end and in each direction; many, little. */
+#define SML_STREAM_WINDOW UINT64_C(1048576)
+#define SML_STREAM_WINDOWS UINT64_C(67108864) /* of all those that may hold much */
+
+/* One part: a piece of at most SML_FRAGMENT_BYTES. Allocated through mem, with its bytes. */
+struct sml_part {
+    struct sml_list node;
+    uint64_t number;
+    uint64_t charge_end; /* of its stream up to here */
+    enum sml_part_kind kind;
+    uint32_t size;
+    uint8_t bytes[];
+};
+
+/* NULL: no memory. `bytes` are copied. */
+struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
+                                 struct semel_bytes bytes);
+
+/* The sending half. */
+struct sml_outflow {
+    struct sml_list parts; /* not yet taken by the receiver */
+    struct sml_part *next; /* the first of them that is to be sent; NULL: none */
+    uint64_t added, sent, taken;
+    uint64_t charge;       /* of all that were added */
+    uint64_t taken_charge; /* of those that were taken */
+    uint64_t limit;
+    bool open;     /* the receiver has said what it waits for, on this connection */
+    bool ended;    /* nothing is added any more */
+    bool end_sent; /* on this connection */
+    bool progress_due;
+    struct sml_part *progress; /* the latest; NULL: none */
+};
+
+/* The receiving half. */
+struct sml_inflow {
+    struct sml_list parts; /* arrived, not yet taken */
+    uint64_t arrived, taken;
+    uint64_t charge;       /* of all that arrived */
+    uint64_t taken_charge; /* of those that were taken */
+    uint64_t window;       /* what may wait here */
+    uint64_t limit;        /* granted */
+    bool ended;            /* all parts have arrived */
+    bool credit_due;       /* whatever was granted */
+    uint32_t attempt;      /* rises when the stream begins again: what came before is void */
+    struct sml_part *progress; /* the latest, not yet taken */
+};
+
+/* Both, as a call has them. */
+struct sml_stream {
+    struct sml_outflow out;
+    struct sml_inflow in;
+    bool sends, takes;     /* which of them there are */
+    void *call;            /* whose they are, at this end */
+    struct sml_list send;  /* something is to be written */
+    struct sml_list event; /* something is new for the shell */
+};
+
+/* Its window is SML_STREAM_CREDIT. */
+void sml_stream_init(struct sml_stream *stream, bool sends, bool takes);
+/* Free all parts. The stream must be out of its lists. */
+void sml_stream_clear(struct sml_stream *stream, const struct sml_mem *mem);
+
+/* Of what a session's streams may hold (*windows, from 0) it has its share, and gives it back. */
+void sml_stream_widen(struct sml_stream *stream, uint64_t *windows);
+void sml_stream_narrow(struct sml_stream *stream, uint64_t *windows);
+
+/* May the shell add a part? What it sends waits here, too, until the other end has taken it. */
+static inline bool sml_stream_has_room(const struct sml_stream *stream)
+{
+    return stream->out.charge - stream->out.taken_charge < stream->in.window;
+}
+
+/* --- sending ----------------------------------------------------------------------------- */
+
+/* The next part; moved in. */
+void sml_outflow_add(struct sml_outflow *out, struct sml_part *part);
+/* The latest progress; moved in, the one before is freed. */
+void sml_outflow_set_progress(struct sml_outflow *out, const struct sml_mem *mem,
+                              struct sml_part *progress);
+/* No part follows. */
+void sml_outflow_end(struct sml_outflow *out);
+
+/* Everything was sent, the end included. */
+static inline bool sml_outflow_is_drained(const struct sml_outflow *out)
+{
+    return out->next == NULL && !out->progress_due && (!out->ended || out->end_sent);
+}
+
+/* May a frame be sent now? */
+bool sml_outflow_is_ready(const struct sml_outflow *out);
+/* Encode one frame; 0: none may be sent, or there is no room. */
+size_t sml_outflow_pull(struct sml_outflow *out, uint64_t xid, uint8_t *at, size_t room);
+
+/* CREDIT. NULL; or what is wrong with it. */
+const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *mem,
+                               const struct sml_credit_frame *credit);
+
+/* The connection is gone. */
+void sml_outflow_down(struct sml_outflow *out);
+/* The stream begins again at its first part. False: some were taken and are gone. */
+bool sml_outflow_restart(struct sml_outflow *out);
+/* What was not sent will not be. */
+void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem);
+
+/* --- receiving --------------------------------------------------------------------------- */
+
+/* PART. Returns OK; PROTOCOL with *out_why; NO_MEMORY. */
+enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *mem,
+                                  const struct sml_part_frame *frame, const char **out_why);
+
+/* The next part, moved out; NULL: none is here. */
+struct sml_part *sml_inflow_take(struct sml_inflow *in);
+/* The latest progress, moved out; NULL: nothing new. */
+struct sml_part *sml_inflow_take_progress(struct sml_inflow *in);
+
+static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
+{
+    return in->ended && in->taken == in->arrived;
+}
+
+/* Is a CREDIT worth a frame? Each half window, and after a reconnect. */
+bool sml_inflow_owes_credit(const struct sml_inflow *in);
+size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
+
+/* The sender begins again: what has arrived is void. */
+void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem);
+
+/* --- both -------------------------------------------------------------------------------- */
+
+/* A new connection, on which the other end goes on with what it knows. */
+void sml_stream_resume(struct sml_stream *stream);
+
+/* Would sml_stream_pull give anything? */
+bool sml_stream_wants_write(const struct sml_stream *stream);
+/* One frame: a CREDIT that is due, else a part. `parts` false: not now. */
+size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, uint8_t *at,
+                       size_t room);
+
+#endif
