@@ -36,6 +36,7 @@
 #define SEMEL_CONTENT_TYPE_BYTES 255    /* longest content type */
 #define SEMEL_KEY_BYTES 255             /* longest idempotency key */
 #define SEMEL_TEXT_BYTES 1024           /* longest failure text; longer is cut */
+#define SEMEL_PROGRESS_BYTES 4096       /* largest progress of a stream */
 #define SEMEL_DETAIL_BYTES 8192         /* longest failure detail; longer is refused */
 #define SEMEL_TRACE_BYTES 8192          /* longest trace text; longer is cut */
 #define SEMEL_WINDOW_CALLS_MAX 65536    /* highest window that may be asked for */

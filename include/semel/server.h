@@ -105,11 +105,12 @@ struct semel_method_options {
      * that nothing of the call can still happen. */
     semel_handler_fn resolve;
     void *resolve_user;
+    bool takes_items; /* the caller may send a stream: semel_request_next */
 };
 #ifdef __cplusplus
 #define SEMEL_METHOD_OPTIONS_INIT {}
 #else
-#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL }
+#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false }
 #endif
 
 /* Create a server that listens nowhere yet.

@@ -130,6 +130,7 @@ static struct semel_client *new_client(void)
     client->conn.in = malloc(SML_CLIENT_READ_BYTES);
     sml_channel_init(&client->conn.channel);
     sml_list_init(&client->posted);
+    sml_list_init(&client->ready);
     sml_origin_init(&client->origin);
     sml_mutex_init(&client->lock);
     sml_cond_init(&client->changed);

@@ -265,10 +265,11 @@ static enum semel_status start_elsewhere(struct semel_client *client, struct sem
     return SEMEL_OK;
 }
 
-enum semel_status semel_client_start(struct semel_client *client, const char *method,
-                                     struct semel_bytes body,
-                                     const struct semel_call_options *options, semel_done_fn done,
-                                     void *user, struct semel_call **out_call)
+enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
+                                          struct semel_bytes body,
+                                          const struct semel_call_options *options,
+                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct semel_call **out_call)
 {
     struct sml_call described;
     enum semel_status status;
@@ -288,6 +289,7 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     if (!call)
         return SEMEL_NO_MEMORY;
     call->client = client;
+    call->record.call.stream = stream;
     call->done = done;
     call->user = user;
     /* The handle's reference exists before the completion can drop the other one. */
@@ -298,6 +300,14 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     if (status != SEMEL_OK)
         free(call);
     return status;
+}
+
+enum semel_status semel_client_start(struct semel_client *client, const char *method,
+                                     struct semel_bytes body,
+                                     const struct semel_call_options *options, semel_done_fn done,
+                                     void *user, struct semel_call **out_call)
+{
+    return sml_client_start_stream(client, method, body, options, NULL, done, user, out_call);
 }
 
 void semel_call_cancel(struct semel_call *call)

@@ -41,6 +41,7 @@ static void end_request(struct semel_request *request)
 
     request->in = NULL;
     request->txn = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_request_settle_locked(request);

@@ -245,6 +245,7 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
         sml_served_receipts(served);
     request->in = NULL;
     request->finished = true;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_commit_touch(served);
     done = sml_served_done(served);

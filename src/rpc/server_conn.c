@@ -183,8 +183,7 @@ void sml_conn_touch(struct sml_conn *conn)
     sml_list_push_back(&conn->server->touched, &conn->touched_link);
 }
 
-/* The leader is to flush it; lock held, any thread. */
-static void post(struct sml_conn *conn)
+void sml_conn_post(struct sml_conn *conn)
 {
     struct semel_server *server = conn->server;
 
@@ -224,15 +223,15 @@ void sml_conn_write(struct sml_conn *conn)
         break;
     case SML_PEN_BROKEN:
         sml_channel_shutdown(&conn->channel);
-        post(conn);
+        sml_conn_post(conn);
         break;
     case SML_PEN_MORE:
     case SML_PEN_STARVED:
-        post(conn);
+        sml_conn_post(conn);
         break;
     case SML_PEN_CLEAR:
         if (conn->peer.state == SML_PEER_CLOSING || conn->goodbye)
-            post(conn);
+            sml_conn_post(conn);
         break;
     case SML_PEN_TAKEN:
     case SML_PEN_CLOSED:

@@ -79,6 +79,7 @@
 
 struct sml_served;
 struct sml_conn;
+struct sml_request_stream;
 struct sml_worker;
 
 /* --- methods ------------------------------------------------------------------------------ */
@@ -102,6 +103,7 @@ struct sml_method {
     void *user;
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
+    bool takes_items;
     enum semel_on_crash on_crash;
     semel_handler_fn resolve;
     void *resolve_user;
@@ -150,6 +152,7 @@ struct semel_request {
     struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
     bool finished;
     bool taken;
+    struct sml_request_stream *stream; /* NULL: it has none */
     atomic_int parties; /* taken: the handler and whoever finishes; the last one frees */
 
     /* Cancellation, queue_lock. */
@@ -178,6 +181,7 @@ struct sml_served {
     struct sml_list stalled;
     struct sml_heap_node timer; /* queue_lock */
     uint64_t timer_at;
+    uint64_t parts_written; /* when parts were last written at once */
 };
 
 enum sml_conn_state {
@@ -472,6 +476,27 @@ struct sml_reply_receipt {
     struct sml_receipt receipt;
     void (*told)(struct sml_reply_receipt *receipt, bool accepted);
 };
+
+/* The leader is to flush it; lock held, any thread. */
+void sml_conn_post(struct sml_conn *conn);
+
+/* request_stream.c: streams of calls. */
+/* The call's stream gets its shell part. False: no memory. */
+bool sml_request_open_stream(struct semel_request *request);
+/* The request is finished: stripe held. */
+void sml_request_close_stream(struct semel_request *request);
+/* It was cancelled, or its server stops: whoever waits looks. */
+void sml_request_stir_stream(struct semel_request *request);
+/* News of the session's streams reach their handlers; stripe held. */
+void sml_served_streams(struct sml_served *served);
+/* Items for handlers that take them as they come, instead of semel_request_next: `fn` is called
+ * under the stripe whenever there is something, until the request is finished, and once at once. It
+ * calls neither the server nor the application, but for sml_request_next_here. `fn` NULL: no
+ * more. Any thread that may use the request. */
+typedef void (*sml_items_fn)(struct semel_request *request, void *user);
+void sml_request_on_items(struct semel_request *request, sml_items_fn fn, void *user);
+/* As semel_request_next with a timeout of 0, inside of `fn`. */
+enum semel_status sml_request_next_here(struct semel_request *request, struct semel_bytes *out);
 
 /* server_session.c: sessions. */
 /* Whoever asked is told what became of its reply; stripe held. */

@@ -29,6 +29,7 @@ static struct sml_method *new_method(const char *name, size_t bytes, void *user,
         method->limit = options->limit;
         method->max_run = (uint64_t)options->max_run_ms * SML_MS;
         method->on_crash = options->on_crash;
+        method->takes_items = options->takes_items;
         method->resolve = options->resolve;
         method->resolve_user = options->resolve_user;
     }
@@ -122,7 +123,8 @@ enum semel_status semel_server_export_transactional(struct semel_server *server,
     if (server == NULL || handler == NULL || !is_method_name(name, bytes) || !are_options(options))
         return SEMEL_INVALID;
     if (!sml_commit_is_durable(&server->commit) ||
-        (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash)))
+        (options &&
+         (options->kind == SEMEL_IDEMPOTENT || options->on_crash || options->takes_items)))
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;

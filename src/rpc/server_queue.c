@@ -91,7 +91,7 @@ static bool is_full(const struct sml_method *method)
 static void link_runnable(struct semel_server *server, struct semel_request *request)
 {
     struct sml_method *method = request->method;
-    bool brisk = is_brisk(&method->pace);
+    bool brisk = is_brisk(&method->pace) && request->stream == NULL; /* which may wait */
 
     request->work_ns = brisk ? method->pace.average_ns : 0;
     request->place = brisk ? SML_AT_SHORT : SML_AT_LONG;
@@ -440,6 +440,7 @@ static void refuse(struct semel_server *server, struct sml_list *refused)
 
         sml_mutex_lock(served->lock);
         sml_callee_refuse(&served->session->callee, request->in, server->busy_ms);
+        sml_request_close_stream(request);
         sml_info_unref(request->info);
         sml_commit_touch(served); /* one that comes again has a record, and so its refusal */
         if (served->conn)

@@ -24,6 +24,7 @@ static void let_go(struct semel_request *request)
 
     request->in = NULL;
     request->finished = true;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_commit_touch(served);
     if (served->conn && sml_peer_wants_write(&served->conn->peer) && !served->conn->touched)
