@@ -539,8 +539,7 @@ bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
 
 /* --- streams ---------------------------------------------------------------------------- */
 
-bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in,
-                          struct sml_part *part)
+bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in, struct sml_part *part)
 {
     struct sml_stream *stream = in->stream;
 

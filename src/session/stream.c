@@ -232,8 +232,8 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem)
         sml_release(mem, part);
     }
     out->added = out->sent;
-    out->charge = sml_list_empty(&out->parts) ? out->taken_charge
-                                              : part_of(out->parts.prev)->charge_end;
+    out->charge =
+        sml_list_empty(&out->parts) ? out->taken_charge : part_of(out->parts.prev)->charge_end;
     out->progress_due = false;
     out->ended = out->end_sent = true; /* the end is not told: it is not the end */
 }

@@ -61,13 +61,13 @@ struct sml_outflow {
 struct sml_inflow {
     struct sml_list parts; /* arrived, not yet taken */
     uint64_t arrived, taken;
-    uint64_t charge;       /* of all that arrived */
-    uint64_t taken_charge; /* of those that were taken */
-    uint64_t window;       /* what may wait here */
-    uint64_t limit;        /* granted */
-    bool ended;            /* all parts have arrived */
-    bool credit_due;       /* whatever was granted */
-    uint32_t attempt;      /* rises when the stream begins again: what came before is void */
+    uint64_t charge;           /* of all that arrived */
+    uint64_t taken_charge;     /* of those that were taken */
+    uint64_t window;           /* what may wait here */
+    uint64_t limit;            /* granted */
+    bool ended;                /* all parts have arrived */
+    bool credit_due;           /* whatever was granted */
+    uint32_t attempt;          /* rises when the stream begins again: what came before is void */
     struct sml_part *progress; /* the latest, not yet taken */
 };
 
