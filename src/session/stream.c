@@ -14,6 +14,8 @@
 #include "base/bug.h"
 #include "base/check.h"
 
+#define PART_CHARGE_MAX (SML_FRAGMENT_BYTES + SML_PART_CHARGE)
+
 static struct sml_part *part_of(struct sml_list *node)
 {
     return SML_CONTAINER(node, struct sml_part, node);
@@ -305,9 +307,12 @@ struct sml_part *sml_inflow_take_progress(struct sml_inflow *in)
 
 bool sml_inflow_owes_credit(const struct sml_inflow *in)
 {
+    uint64_t granted = in->limit - in->taken_charge;
+
     if (in->credit_due)
         return true;
-    return !in->ended && in->taken_charge + in->window >= in->limit + in->window / 2;
+    /* With less than that its sender may be stuck before a part of full size. */
+    return !in->ended && (granted <= in->window / 2 || granted < PART_CHARGE_MAX);
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)

@@ -22,7 +22,7 @@
 
 /* Whoever sends empty parts is charged, too: about what they cost in memory. */
 #define SML_PART_CHARGE 64
-/* What both ends grant a stream without saying so: two fragments. */
+/* What both ends grant a stream without saying so: two fragments, almost. */
 #define SML_STREAM_CREDIT UINT64_C(131072)
 /* A few streams of a session may hold much, at each end and in each direction; many, little. */
 #define SML_STREAM_WINDOW UINT64_C(1048576)
@@ -144,7 +144,8 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Each half window, and after a reconnect. */
+/* Is a CREDIT worth a frame? Each half window, and after a reconnect. What is granted and not used
+ * holds a part of any size: so no stream stands still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
 
