@@ -380,6 +380,9 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
     case SML_IN_DONE:
         listed.state = SML_STATE_DONE;
         listed.offset = held;
+        /* Who has bytes of the reply has all that comes before it. */
+        if (held > 0 && in->stream)
+            in->stream->out.open = true;
         in->reply_sent = held;
         in->reply_begun = false;
         callee->counters.replayed++;
