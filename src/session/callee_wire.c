@@ -265,13 +265,8 @@ static enum semel_status on_cancel(struct sml_callee *callee, uint64_t xid, cons
     }
     if (in->phase == SML_IN_STORING || in->phase == SML_IN_RUNNING)
         in->doomed = SEMEL_CANCELLED; /* should its transaction be lost */
-    if ((in->phase == SML_IN_STORING || in->phase == SML_IN_DONE) && sml_incoming_flows(in)) {
-        /* Whoever reads no more still wants to know what came of it. */
-        sml_list_remove(&in->stream->send);
-        sml_outflow_cut(&in->stream->out, callee->mem);
-        in->stream->out.open = true;
-        go_on(callee, in);
-    }
+    in->unread = in->stream && in->stream->sends;
+    go_on(callee, in);
     if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING || in->phase == SML_IN_UNSTARTING)
         return SEMEL_OK;
     callee->counters.cancelled++;

@@ -182,7 +182,7 @@ static void wind_to(struct sml_outflow *out, uint64_t number)
         node = node->next;
     out->next = node == &out->parts ? NULL : part_of(node);
     out->sent = number;
-    out->end_sent = false;
+    out->end_sent = out->cut;
 }
 
 const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *mem,
@@ -237,7 +237,7 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem)
     out->charge =
         sml_list_empty(&out->parts) ? out->taken_charge : part_of(out->parts.prev)->charge_end;
     out->progress_due = false;
-    out->ended = out->end_sent = true; /* the end is not told: it is not the end */
+    out->open = out->ended = out->end_sent = out->cut = true;
 }
 
 /* --- receiving --------------------------------------------------------------------------- */

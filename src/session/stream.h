@@ -53,6 +53,7 @@ struct sml_outflow {
     bool open;     /* the receiver has said what it waits for, on this connection */
     bool ended;    /* nothing is added any more */
     bool end_sent; /* on this connection */
+    bool cut;      /* what was added is not all there was: the end is never told */
     bool progress_due;
     struct sml_part *progress; /* the latest; NULL: none */
 };
@@ -125,7 +126,7 @@ const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *me
 void sml_outflow_down(struct sml_outflow *out);
 /* The stream begins again at its first part. False: some were taken and are gone. */
 bool sml_outflow_restart(struct sml_outflow *out);
-/* What was not sent will not be. */
+/* What was not sent will not be, and neither is the end; nothing is waited for. */
 void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem);
 
 /* --- receiving --------------------------------------------------------------------------- */
