@@ -495,6 +495,7 @@ void sml_callee_refuse(struct sml_callee *callee, struct sml_incoming *in, uint3
     in->busy_delay_ms = delay_ms;
     sml_heap_remove(&callee->timers, &in->timer);
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_list_push_back(&callee->busy, &in->link);
 }
 

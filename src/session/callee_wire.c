@@ -213,8 +213,6 @@ static enum semel_status on_credit(struct sml_callee *callee, const struct sml_f
         return SEMEL_OK;
     if (!in->stream->sends)
         return refuse(out_why, "CREDIT for a call that takes no parts");
-    if (in->phase == SML_IN_REFUSED)
-        return SEMEL_OK;
     why = sml_outflow_credit(&in->stream->out, callee->mem, &frame->u.credit);
     if (why)
         return refuse(out_why, why);
@@ -347,9 +345,8 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
 {
     struct sml_listed listed = { .xid = in->xid };
 
-    if (in->stream && in->phase != SML_IN_REFUSED)
+    if (in->stream)
         sml_callee_stream_due(callee, in);
-
     if (callee->dedup_off && in->phase != SML_IN_RECEIVING && held == 0) {
         listed.state = SML_STATE_EXPECTED;
         return listed;
