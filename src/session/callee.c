@@ -92,6 +92,13 @@ static void drop_stream(struct sml_callee *callee, struct sml_incoming *in)
     in->stream = NULL;
 }
 
+void sml_callee_cut_stream(struct sml_callee *callee, struct sml_incoming *in)
+{
+    sml_outflow_cut(&in->stream->out, callee->mem);
+    if (!sml_stream_wants_write(in->stream))
+        sml_list_remove(&in->stream->send);
+}
+
 static bool place_stream(struct sml_callee *callee, struct sml_incoming *in)
 {
     if (!(in->flags & SML_CALL_STREAMS))
@@ -369,6 +376,9 @@ void sml_callee_keep_verdict(struct sml_callee *callee, struct sml_incoming *in,
 
 void sml_callee_send_verdict(struct sml_callee *callee, struct sml_incoming *in)
 {
+    /* Whoever reads no more still wants to know what came of it. */
+    if (in->unread && sml_incoming_flows(in) && !sml_outflow_is_ready(&in->stream->out))
+        sml_callee_cut_stream(callee, in);
     in->reply_waits = sml_incoming_flows(in);
     if (!in->reply_waits)
         sml_list_push_back(&callee->to_send, &in->link);
@@ -485,6 +495,7 @@ void sml_callee_refuse(struct sml_callee *callee, struct sml_incoming *in, uint3
     in->busy_delay_ms = delay_ms;
     sml_heap_remove(&callee->timers, &in->timer);
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_list_push_back(&callee->busy, &in->link);
 }
 
@@ -539,8 +550,7 @@ bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
 
 /* --- streams ---------------------------------------------------------------------------- */
 
-bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in,
-                          struct sml_part *part)
+bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in, struct sml_part *part)
 {
     struct sml_stream *stream = in->stream;
 

@@ -99,6 +99,7 @@ struct sml_incoming {
     uint8_t *reply;
     struct sml_stream *stream;   /* NULL: none */
     bool reply_waits;            /* for the parts before it */
+    bool unread;                 /* its caller cancelled it: its parts wait for no credit */
     uint64_t reply_sent;         /* body bytes encoded on this connection */
     bool reply_told;             /* the whole reply was encoded, on some connection */
     struct sml_receipt *receipt; /* NULL: nobody asks */

@@ -79,6 +79,9 @@ static inline bool sml_incoming_flows(const struct sml_incoming *in)
            !(in->stream->out.open && sml_outflow_is_drained(&in->stream->out));
 }
 
+/* What is left of its parts is not sent, and they have no end. */
+void sml_callee_cut_stream(struct sml_callee *callee, struct sml_incoming *in);
+
 /* The verdict, DONE, goes out, after the parts before it. */
 void sml_callee_send_verdict(struct sml_callee *callee, struct sml_incoming *in);
 

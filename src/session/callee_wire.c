@@ -213,8 +213,6 @@ static enum semel_status on_credit(struct sml_callee *callee, const struct sml_f
         return SEMEL_OK;
     if (!in->stream->sends)
         return refuse(out_why, "CREDIT for a call that takes no parts");
-    if (in->phase == SML_IN_REFUSED)
-        return SEMEL_OK;
     why = sml_outflow_credit(&in->stream->out, callee->mem, &frame->u.credit);
     if (why)
         return refuse(out_why, why);
@@ -265,13 +263,8 @@ static enum semel_status on_cancel(struct sml_callee *callee, uint64_t xid, cons
     }
     if (in->phase == SML_IN_STORING || in->phase == SML_IN_RUNNING)
         in->doomed = SEMEL_CANCELLED; /* should its transaction be lost */
-    if ((in->phase == SML_IN_STORING || in->phase == SML_IN_DONE) && sml_incoming_flows(in)) {
-        /* Whoever reads no more still wants to know what came of it. */
-        sml_list_remove(&in->stream->send);
-        sml_outflow_cut(&in->stream->out, callee->mem);
-        in->stream->out.open = true;
-        go_on(callee, in);
-    }
+    in->unread = in->stream && in->stream->sends;
+    go_on(callee, in);
     if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING || in->phase == SML_IN_UNSTARTING)
         return SEMEL_OK;
     callee->counters.cancelled++;
@@ -352,9 +345,8 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
 {
     struct sml_listed listed = { .xid = in->xid };
 
-    if (in->stream && in->phase != SML_IN_REFUSED)
+    if (in->stream)
         sml_callee_stream_due(callee, in);
-
     if (callee->dedup_off && in->phase != SML_IN_RECEIVING && held == 0) {
         listed.state = SML_STATE_EXPECTED;
         return listed;
@@ -380,6 +372,9 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
     case SML_IN_DONE:
         listed.state = SML_STATE_DONE;
         listed.offset = held;
+        /* Who has bytes of the reply has all that comes before it. */
+        if (held > 0 && in->stream)
+            in->stream->out.open = true;
         in->reply_sent = held;
         in->reply_begun = false;
         callee->counters.replayed++;

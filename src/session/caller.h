@@ -97,10 +97,10 @@ struct sml_caller {
     uint64_t reply_body_bytes; /* largest reply body taken */
     uint32_t pending_max;
 
-    bool up;     /* a connection is there, its resume answered */
-    bool listed; /* this connection's HELLO has listed the outstanding calls */
-    bool keys;   /* granted: the server keeps idempotency keys */
-    bool stored; /* granted: the session outlives the server */
+    bool up;              /* a connection is there, its resume answered */
+    bool listed;          /* this connection's HELLO has listed the outstanding calls */
+    bool keys;            /* granted: the server keeps idempotency keys */
+    bool stored;          /* granted: the session outlives the server */
     bool streams_granted; /* calls may have streams */
     uint64_t windows;     /* see sml_stream_widen */
     struct sml_session_id session;
@@ -119,8 +119,8 @@ struct sml_caller {
     struct sml_list queued;  /* no xid, in order of submission */
     struct sml_list to_send; /* SENDING, taking turns */
     struct sml_list order;   /* outstanding, by xid */
-    struct sml_list streams;     /* parts or credits to encode */
-    struct sml_list events;      /* for sml_caller_next_event */
+    struct sml_list streams; /* parts or credits to encode */
+    struct sml_list events;  /* for sml_caller_next_event */
     struct sml_list cancels; /* CANCEL to encode */
     struct sml_list done;
     struct sml_heap timers;     /* deadline, grace end or busy delay of each call */

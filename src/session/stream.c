@@ -14,6 +14,8 @@
 #include "base/bug.h"
 #include "base/check.h"
 
+#define PART_CHARGE_MAX (SML_FRAGMENT_BYTES + SML_PART_CHARGE)
+
 static struct sml_part *part_of(struct sml_list *node)
 {
     return SML_CONTAINER(node, struct sml_part, node);
@@ -180,7 +182,7 @@ static void wind_to(struct sml_outflow *out, uint64_t number)
         node = node->next;
     out->next = node == &out->parts ? NULL : part_of(node);
     out->sent = number;
-    out->end_sent = false;
+    out->end_sent = out->cut;
 }
 
 const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *mem,
@@ -232,10 +234,10 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem)
         sml_release(mem, part);
     }
     out->added = out->sent;
-    out->charge = sml_list_empty(&out->parts) ? out->taken_charge
-                                              : part_of(out->parts.prev)->charge_end;
+    out->charge =
+        sml_list_empty(&out->parts) ? out->taken_charge : part_of(out->parts.prev)->charge_end;
     out->progress_due = false;
-    out->ended = out->end_sent = true; /* the end is not told: it is not the end */
+    out->open = out->ended = out->end_sent = out->cut = true;
 }
 
 /* --- receiving --------------------------------------------------------------------------- */
@@ -305,9 +307,12 @@ struct sml_part *sml_inflow_take_progress(struct sml_inflow *in)
 
 bool sml_inflow_owes_credit(const struct sml_inflow *in)
 {
+    uint64_t granted = in->limit - in->taken_charge;
+
     if (in->credit_due)
         return true;
-    return !in->ended && in->taken_charge + in->window >= in->limit + in->window / 2;
+    /* With less than that its sender may be stuck before a part of full size. */
+    return !in->ended && (granted <= in->window / 2 || granted < PART_CHARGE_MAX);
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)

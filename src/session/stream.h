@@ -22,7 +22,7 @@
 
 /* Whoever sends empty parts is charged, too: about what they cost in memory. */
 #define SML_PART_CHARGE 64
-/* What both ends grant a stream without saying so: two fragments. */
+/* What both ends grant a stream without saying so: two fragments, almost. */
 #define SML_STREAM_CREDIT UINT64_C(131072)
 /* A few streams of a session may hold much, at each end and in each direction; many, little. */
 #define SML_STREAM_WINDOW UINT64_C(1048576)
@@ -53,6 +53,7 @@ struct sml_outflow {
     bool open;     /* the receiver has said what it waits for, on this connection */
     bool ended;    /* nothing is added any more */
     bool end_sent; /* on this connection */
+    bool cut;      /* what was added is not all there was: the end is never told */
     bool progress_due;
     struct sml_part *progress; /* the latest; NULL: none */
 };
@@ -61,13 +62,13 @@ struct sml_outflow {
 struct sml_inflow {
     struct sml_list parts; /* arrived, not yet taken */
     uint64_t arrived, taken;
-    uint64_t charge;       /* of all that arrived */
-    uint64_t taken_charge; /* of those that were taken */
-    uint64_t window;       /* what may wait here */
-    uint64_t limit;        /* granted */
-    bool ended;            /* all parts have arrived */
-    bool credit_due;       /* whatever was granted */
-    uint32_t attempt;      /* rises when the stream begins again: what came before is void */
+    uint64_t charge;           /* of all that arrived */
+    uint64_t taken_charge;     /* of those that were taken */
+    uint64_t window;           /* what may wait here */
+    uint64_t limit;            /* granted */
+    bool ended;                /* all parts have arrived */
+    bool credit_due;           /* whatever was granted */
+    uint32_t attempt;          /* rises when the stream begins again: what came before is void */
     struct sml_part *progress; /* the latest, not yet taken */
 };
 
@@ -125,7 +126,7 @@ const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *me
 void sml_outflow_down(struct sml_outflow *out);
 /* The stream begins again at its first part. False: some were taken and are gone. */
 bool sml_outflow_restart(struct sml_outflow *out);
-/* What was not sent will not be. */
+/* What was not sent will not be, and neither is the end; nothing is waited for. */
 void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem);
 
 /* --- receiving --------------------------------------------------------------------------- */
@@ -144,7 +145,8 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Each half window, and after a reconnect. */
+/* Is a CREDIT worth a frame? Each half window, and after a reconnect. What is granted and not used
+ * holds a part of any size: so no stream stands still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
 
