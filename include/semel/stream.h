@@ -46,8 +46,8 @@ typedef void (*semel_stream_ready_fn)(struct semel_stream *stream, void *user);
 
 /* Zero everywhere: no stream at all, which is refused. */
 struct semel_stream_options {
-    bool sends; /* the caller sends items; the method must take them */
-    bool takes; /* the caller takes items and progress */
+    bool sends;                     /* the caller sends items; the method must take them */
+    bool takes;                     /* the caller takes items and progress */
     semel_stream_ready_fn on_ready; /* NULL: none */
     void *user;
 };
@@ -63,11 +63,11 @@ struct semel_stream_options {
  * out_stream   receives the stream: owned by caller, ended by semel_stream_free.
  * Returns: OK; INVALID; as semel_client_start otherwise. Thread: any thread, callbacks included.
  * Blocks: no. Completion: semel_stream_next says END, or semel_stream_result OK. Since: 0.4 */
-SEMEL_API enum semel_status
-semel_client_stream(struct semel_client *client, const char *method, struct semel_bytes body,
-                    const struct semel_call_options *call,
-                    const struct semel_stream_options *options, struct semel_stream **out_stream)
-    SEMEL_MUST_USE;
+SEMEL_API enum semel_status semel_client_stream(struct semel_client *client, const char *method,
+                                                struct semel_bytes body,
+                                                const struct semel_call_options *call,
+                                                const struct semel_stream_options *options,
+                                                struct semel_stream **out_stream) SEMEL_MUST_USE;
 
 /* Send an item (copied), at most timeout_ms from now: 0 does not wait, negative waits as long as
  * the call is open.
@@ -78,6 +78,23 @@ semel_client_stream(struct semel_client *client, const char *method, struct seme
  * Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
                                               int64_t timeout_ms) SEMEL_MUST_USE;
+
+/* An item that was moved out of the application's hands is needed no more: free it, or use it
+ * again.
+ * Thread: any of the library's, or one that is in a function of this client or server. It must not
+ * block and calls none of them. */
+typedef void (*semel_release_fn)(struct semel_bytes item, void *user);
+
+/* The same without a copy.
+ * item      moved on OK: lent to the library until `release` is called with it, once: after the
+ *           reader has taken the item (the last ones of a stream only when the call is over); at
+ *           the latest in semel_client_destroy. With any other status it is the caller's still.
+ * Returns: as semel_stream_send; INVALID without `release`. Thread, Blocks: as semel_stream_send.
+ * Since: 0.4 */
+SEMEL_API enum semel_status semel_stream_send_moved(struct semel_stream *stream,
+                                                    struct semel_bytes item, int64_t timeout_ms,
+                                                    semel_release_fn release, void *user)
+    SEMEL_MUST_USE;
 
 /* No item follows. Twice is fine. Returns: OK; INVALID; FORKED. Thread: as semel_stream_send.
  * Blocks: no. Since: 0.4 */
@@ -124,6 +141,18 @@ SEMEL_API bool semel_request_takes(const struct semel_request *request);
  * Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_request_send(struct semel_request *request,
                                                struct semel_bytes item, int64_t timeout_ms)
+    SEMEL_MUST_USE;
+
+/* The same without a copy.
+ * item      moved on OK, until `release` is called with it, once: after the caller has taken the
+ *           item (the last ones of a stream only after the reply, when the caller has
+ *           acknowledged that); at the latest in semel_server_destroy. With any other status it is
+ *           the handler's still.
+ * Returns: as semel_request_send; INVALID without `release`. Thread, Blocks: as semel_request_send.
+ * Since: 0.4 */
+SEMEL_API enum semel_status semel_request_send_moved(struct semel_request *request,
+                                                     struct semel_bytes item, int64_t timeout_ms,
+                                                     semel_release_fn release, void *user)
     SEMEL_MUST_USE;
 
 /* Tell the caller how far it is: at most SEMEL_PROGRESS_BYTES bytes, of which the latest count.

@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "os/clock.h"
 #include "rpc/client_internal.h"
+#include "rpc/item.h"
 #include "rpc/commit.h"
 
 /* --- options ---------------------------------------------------------------------------- */
@@ -86,10 +87,11 @@ static void init_link(struct semel_client *client)
 
 /* --- the pen's machine ------------------------------------------------------------------ */
 
-static size_t pull(void *owner, uint8_t *out, size_t room)
+static size_t pull(void *owner, uint8_t *out, size_t room, struct sml_views *views)
 {
     struct semel_client *client = owner;
 
+    client->link.caller.views = views;
     return sml_link_pull(&client->link, out, room, client->now);
 }
 
@@ -127,13 +129,18 @@ static struct semel_client *new_client(void)
         return NULL;
     client->epoll.fd = client->wake.fd = client->connect_fd = -1;
     client->out = malloc(SML_PEN_BUFFER_BYTES);
-    client->conn.in = malloc(SML_CLIENT_READ_BYTES);
+    client->reads =
+        sml_blocks_create(SML_INTAKE_BYTES, SML_CLIENT_BLOCKS_KEPT, SML_CLIENT_BLOCKS_MAX);
+    client->writes = sml_blocks_create(SML_FRAGMENT_BYTES, SML_PART_BLOCKS_KEPT, UINT32_MAX);
+    if (client->reads)
+        (void)sml_intake_open(&client->conn.in, client->reads);
     sml_channel_init(&client->conn.channel);
     sml_list_init(&client->posted);
     sml_list_init(&client->ready);
     sml_origin_init(&client->origin);
     sml_mutex_init(&client->lock);
     sml_cond_init(&client->changed);
+    sml_returns_init(&client->returns, NULL);
     sml_pen_init(&client->pen, &pen_ops, client, &client->lock);
     client->span_min = SML_NEVER;
     client->result_hint = 128;
@@ -145,7 +152,9 @@ static void free_memory(struct semel_client *client)
     sml_random_fini(&client->random);
     sml_origin_fini(&client->origin);
     free(client->out);
-    free(client->conn.in);
+    sml_intake_close(&client->conn.in);
+    sml_blocks_destroy(client->reads);
+    sml_blocks_destroy(client->writes);
     free(client);
 }
 
@@ -155,6 +164,7 @@ static void free_client(struct semel_client *client)
     sml_wake_close(&client->wake);
     sml_cond_fini(&client->changed);
     sml_mutex_fini(&client->lock);
+    sml_returns_fini(&client->returns);
     free_memory(client);
 }
 
@@ -162,7 +172,7 @@ static enum semel_status open_client(struct semel_client *client)
 {
     enum semel_status status;
 
-    if (!client->out || !client->conn.in)
+    if (!client->out || !client->conn.in.block || !client->writes)
         return SEMEL_NO_MEMORY;
     status = sml_random_init(&client->random);
     if (status == SEMEL_OK)

@@ -127,6 +127,7 @@ static void sleep_until_done(struct sml_blocking *blocking)
 /* The call was submitted. Lock held on entry, not on exit; done on exit. */
 static void see_through(struct semel_client *client, struct sml_blocking *blocking)
 {
+    struct sml_awaited awaited;
     struct sml_batch batch;
 
     client->inside++;
@@ -138,8 +139,10 @@ static void see_through(struct semel_client *client, struct sml_blocking *blocki
         sml_client_deliver(client, &batch, SML_ELSEWHERE);
         sml_mutex_lock(&client->lock);
     }
-    if (sml_client_may_borrow(client, blocking))
-        sml_client_borrow(client, blocking);
+    awaited = (struct sml_awaited){ &blocking->record.call, &blocking->word, 0,
+                                    blocking->record.call.deadline };
+    if (sml_client_may_borrow(client, &awaited))
+        sml_client_borrow(client, &awaited);
     sml_client_leave(client);
     sleep_until_done(blocking);
 }

@@ -49,7 +49,7 @@ static void stream_unref(struct semel_stream *stream)
         return;
     sml_stream_clear(&stream->flow, &sml_mem_libc);
     sml_item_reader_clear(&stream->reader);
-    free(stream->progress);
+    sml_part_release(&sml_mem_libc, stream->progress);
     semel_result_clear(&stream->result);
     semel_call_unref(stream->call);
     free(stream);
@@ -87,7 +87,7 @@ void sml_client_streams(struct semel_client *client)
     while ((call = sml_caller_next_event(&client->link.caller)) != NULL) {
         struct semel_stream *stream = SML_CONTAINER(call->stream, struct semel_stream, flow);
 
-        sml_news_tell(&stream->news);
+        sml_news_tell_later(&stream->news, &client->sleepers);
         if (stream->on_ready && !sml_list_linked(&stream->ready_link)) {
             atomic_fetch_add_explicit(&stream->refs, 1, memory_order_relaxed);
             sml_list_push_back(&client->ready, &stream->ready_link);
@@ -219,7 +219,7 @@ static enum semel_status wait_for_room(struct semel_stream *stream, uint64_t unt
         if (until == 0)
             return SEMEL_WOULD_BLOCK;
         sml_client_write(client, false);
-        sml_client_settle(client);
+        sml_client_recall(client);
         sml_client_unlock(client);
         waited = sml_news_wait(&stream->news, seen, until);
         if (is_over(stream))
@@ -243,12 +243,11 @@ static enum semel_status add_parts(struct semel_stream *stream, struct sml_list 
     return SEMEL_OK;
 }
 
-enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
+/* May it be sent? */
+static enum semel_status check_item(const struct semel_stream *stream, struct semel_bytes item,
                                     int64_t timeout_ms)
 {
     enum semel_status status = check(stream, timeout_ms);
-    struct semel_client *client;
-    struct sml_list parts;
 
     if (status != SEMEL_OK)
         return status;
@@ -256,27 +255,61 @@ enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_by
         return SEMEL_INVALID; /* the end is said by the thread that sends */
     if (item.size > SEMEL_BODY_BYTES_MAX)
         return SEMEL_TOO_LARGE;
-    if (is_over(stream))
-        return SEMEL_END;
-    if (!sml_item_cut(item, &parts))
-        return SEMEL_NO_MEMORY;
-    client = stream->client;
+    return is_over(stream) ? SEMEL_END : SEMEL_OK;
+}
+
+/* Parts of `size` bytes in all, `given` or copied (NULL); they are freed if they cannot be sent. */
+static enum semel_status send_parts(struct semel_stream *stream, struct sml_list *parts,
+                                    size_t size, int64_t timeout_ms, struct sml_given *given)
+{
+    const struct sml_outflow *out = &stream->flow.out;
+    struct semel_client *client = stream->client;
+    enum semel_status status;
+
     sml_mutex_lock(&client->lock);
     status = wait_for_room(stream, sml_stream_until(timeout_ms));
     if (status == SEMEL_END) { /* without the lock */
-        sml_parts_free(&parts);
+        sml_parts_free(parts);
         return status;
     }
     if (status == SEMEL_OK) {
-        const struct sml_outflow *out = &stream->flow.out;
-
-        status = add_parts(stream, &parts);
-        write_parts(client, item.size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS);
+        status = add_parts(stream, parts);
+        if (status == SEMEL_OK && given)
+            sml_given_accept(given);
+        write_parts(client, size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS);
     }
     sml_client_settle(client);
     sml_client_unlock(client);
-    sml_parts_free(&parts);
+    sml_parts_free(parts);
     return status;
+}
+
+enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
+                                    int64_t timeout_ms)
+{
+    enum semel_status status = check_item(stream, item, timeout_ms);
+    struct sml_list parts;
+
+    if (status != SEMEL_OK)
+        return status;
+    if (!sml_item_cut(item, stream->client->writes, &parts))
+        return SEMEL_NO_MEMORY;
+    return send_parts(stream, &parts, item.size, timeout_ms, NULL);
+}
+
+enum semel_status semel_stream_send_moved(struct semel_stream *stream, struct semel_bytes item,
+                                          int64_t timeout_ms, semel_release_fn release, void *user)
+{
+    enum semel_status status = check_item(stream, item, timeout_ms);
+    struct sml_given *given;
+    struct sml_list parts;
+
+    if (status != SEMEL_OK)
+        return status;
+    if (!release)
+        return SEMEL_INVALID;
+    given = sml_given_cut(item, release, user, &stream->client->returns, &parts);
+    return given ? send_parts(stream, &parts, item.size, timeout_ms, given) : SEMEL_NO_MEMORY;
 }
 
 enum semel_status semel_stream_end(struct semel_stream *stream)
@@ -323,23 +356,45 @@ static bool take(struct semel_stream *stream, enum semel_item_kind *out_kind)
     return sml_item_reader_take(&stream->reader, in);
 }
 
+/* Nothing is there: if nobody else waits for anything, read it from the connection here. Lock held
+ * on entry, not on exit. */
+static void read_here(struct semel_stream *stream, uint32_t seen, uint64_t until)
+{
+    struct semel_client *client = stream->client;
+    const struct sml_awaited awaited = { &stream->call->record.call, &stream->news.word, seen,
+                                         until };
+
+    if (until == 0 || !sml_client_may_borrow(client, &awaited)) {
+        sml_client_settle(client);
+        sml_client_unlock(client);
+        return;
+    }
+    client->inside++;
+    sml_client_borrow(client, &awaited);
+    client->conn.lent = !client->conn.armed;
+    sml_client_leave(client);
+}
+
 /* The same, and the other end may send more. */
-static bool take_from_machine(struct semel_stream *stream, enum semel_item_kind *out_kind)
+static bool take_from_machine(struct semel_stream *stream, uint32_t seen, uint64_t until,
+                              enum semel_item_kind *out_kind)
 {
     struct semel_client *client = stream->client;
     struct sml_call *call = &stream->call->record.call;
-    bool any;
 
     sml_mutex_lock(&client->lock);
-    any = take(stream, out_kind);
-    if (any && call->phase != SML_CALL_DONE) {
+    if (!take(stream, out_kind)) {
+        read_here(stream, seen, until);
+        return false;
+    }
+    if (call->phase != SML_CALL_DONE) {
         sml_caller_took_parts(&client->link.caller, call);
         if (!sml_list_empty(&client->link.caller.streams))
             write_parts(client, true);
     }
     sml_client_settle(client);
     sml_client_unlock(client);
-    return any;
+    return true;
 }
 
 /* The call is over and nothing is left to be read. */
@@ -371,12 +426,12 @@ enum semel_status semel_stream_next(struct semel_stream *stream, int64_t timeout
         return status;
     if (!out_item || !stream->flow.takes)
         return SEMEL_INVALID;
-    free(stream->progress);
+    sml_part_release(&sml_mem_libc, stream->progress);
     stream->progress = NULL;
     while (!from_reader(stream, &item, &status)) {
         uint32_t seen = sml_news_seen(&stream->news);
         bool ended = is_over(stream);
-        bool any = ended ? take(stream, &kind) : take_from_machine(stream, &kind);
+        bool any = ended ? take(stream, &kind) : take_from_machine(stream, seen, until, &kind);
 
         if (any && kind != SEMEL_ITEM) {
             item.kind = kind;

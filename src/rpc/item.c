@@ -16,13 +16,13 @@ void sml_parts_free(struct sml_list *parts)
     struct sml_part *part;
 
     while ((part = sml_part_pop(parts)) != NULL)
-        sml_release(&sml_mem_libc, part);
+        sml_part_release(&sml_mem_libc, part);
 }
 
 void sml_item_reader_clear(struct sml_item_reader *reader)
 {
     sml_parts_free(&reader->parts);
-    sml_release(&sml_mem_libc, reader->held);
+    sml_part_release(&sml_mem_libc, reader->held);
     free(reader->whole);
     sml_item_reader_init(reader);
 }
@@ -61,7 +61,7 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
 {
     struct sml_part *part;
 
-    sml_release(&sml_mem_libc, reader->held);
+    sml_part_release(&sml_mem_libc, reader->held);
     reader->held = NULL;
     if (!reader->open)
         reader->size = 0;
@@ -78,7 +78,7 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
             return SEMEL_NO_MEMORY;
         }
         reader->open = !last;
-        sml_release(&sml_mem_libc, part);
+        sml_part_release(&sml_mem_libc, part);
         if (last) {
             *out = semel_bytes(reader->whole, reader->size);
             return SEMEL_OK;
@@ -87,7 +87,23 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
     return SEMEL_WOULD_BLOCK;
 }
 
-bool sml_item_cut(struct semel_bytes item, struct sml_list *out)
+static struct sml_part *copy(struct sml_blocks *blocks, enum sml_part_kind kind,
+                             struct semel_bytes bytes)
+{
+    struct sml_block *block = bytes.size < SML_VIEW_BYTES ? NULL : sml_block_take(blocks);
+    struct sml_part *part;
+
+    if (block == NULL)
+        return sml_part_create(&sml_mem_libc, kind, bytes);
+    memcpy(block->bytes, bytes.data, bytes.size);
+    part = sml_part_create_in(&sml_mem_libc, kind, semel_bytes(block->bytes, bytes.size),
+                              &block->backing);
+    if (part == NULL)
+        sml_block_unref(block);
+    return part;
+}
+
+bool sml_item_cut(struct semel_bytes item, struct sml_blocks *blocks, struct sml_list *out)
 {
     const uint8_t *at = item.data;
     size_t left = item.size;
@@ -96,7 +112,7 @@ bool sml_item_cut(struct semel_bytes item, struct sml_list *out)
     do {
         size_t bytes = left < SML_FRAGMENT_BYTES ? left : SML_FRAGMENT_BYTES;
         enum sml_part_kind kind = bytes < left ? SML_PART_PIECE : SML_PART_ITEM;
-        struct sml_part *part = sml_part_create(&sml_mem_libc, kind, semel_bytes(at, bytes));
+        struct sml_part *part = copy(blocks, kind, semel_bytes(at, bytes));
 
         if (part == NULL) {
             sml_parts_free(out);

@@ -5,7 +5,10 @@
 
 #include <stdbool.h>
 
+#include "rpc/block.h"
 #include "session/stream.h"
+
+#define SML_PART_BLOCKS_KEPT 16 /* for the next parts */
 
 /* The reading end. Parts are taken out of the machine by the batch, so that a reader visits its
  * lock once for many; they are put together here, without it. */
@@ -28,9 +31,9 @@ bool sml_item_reader_take(struct sml_item_reader *reader, struct sml_inflow *in)
  * NO_MEMORY: nothing is lost. */
 enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct semel_bytes *out);
 
-/* Cut an item into parts, to be added to a stream in this order: on `out`, a list head. False: no
- * memory, and no parts. */
-bool sml_item_cut(struct semel_bytes item, struct sml_list *out);
+/* Copy an item into parts, to be added to a stream in this order: on `out`, a list head. Large ones
+ * lie in `blocks`, of SML_FRAGMENT_BYTES. False: no memory, and no parts. */
+bool sml_item_cut(struct semel_bytes item, struct sml_blocks *blocks, struct sml_list *out);
 void sml_parts_free(struct sml_list *parts);
 
 static inline struct sml_part *sml_part_pop(struct sml_list *parts)

@@ -45,7 +45,7 @@ void sml_request_stir_stream(struct semel_request *request)
         sml_news_tell(&request->stream->news);
 }
 
-void sml_served_streams(struct sml_served *served)
+void sml_served_streams(struct sml_served *served, struct sml_sleepers *sleepers)
 {
     struct sml_incoming *in;
 
@@ -56,7 +56,7 @@ void sml_served_streams(struct sml_served *served)
             continue;
         if (request->stream->on_items)
             request->stream->on_items(request, request->stream->items_user);
-        sml_news_tell(&request->stream->news);
+        sml_news_tell_later(&request->stream->news, sleepers);
     }
 }
 
@@ -153,34 +153,69 @@ static bool add_parts(struct semel_request *request, struct sml_list *parts)
     return taken;
 }
 
-enum semel_status semel_request_send(struct semel_request *request, struct semel_bytes item,
-                                     int64_t timeout_ms)
+/* May it be sent? */
+static enum semel_status check_item(const struct semel_request *request, struct semel_bytes item,
+                                    int64_t timeout_ms)
 {
     enum semel_status status = check(request, SML_CALL_TAKES, timeout_ms);
-    const struct sml_outflow *out;
-    struct sml_list parts;
-    bool taken, large;
 
     if (status != SEMEL_OK)
         return status;
     if (item.size > 0 && item.data == NULL)
         return SEMEL_INVALID;
-    if (item.size > SEMEL_BODY_BYTES_MAX)
-        return SEMEL_TOO_LARGE;
-    if (!sml_item_cut(item, &parts))
-        return SEMEL_NO_MEMORY;
+    return item.size > SEMEL_BODY_BYTES_MAX ? SEMEL_TOO_LARGE : SEMEL_OK;
+}
+
+/* Parts of `size` bytes in all, `given` or copied (NULL); they are freed if they cannot be sent. */
+static enum semel_status send_parts(struct semel_request *request, struct sml_list *parts,
+                                    size_t size, int64_t timeout_ms, struct sml_given *given)
+{
+    const struct sml_outflow *out;
+    enum semel_status status;
+    bool taken, large;
+
     sml_mutex_lock(request->served->lock);
     status = wait_for_room(request, sml_stream_until(timeout_ms));
     if (status != SEMEL_OK) {
-        sml_parts_free(&parts);
+        sml_parts_free(parts);
         return status;
     }
     out = &request->in->stream->out;
-    taken = add_parts(request, &parts);
-    large = item.size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS;
+    taken = add_parts(request, parts);
+    if (taken && given)
+        sml_given_accept(given);
+    large = size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS;
     write_parts(request->served, large);
-    sml_parts_free(&parts);
+    sml_parts_free(parts);
     return taken ? SEMEL_OK : SEMEL_CANCELLED;
+}
+
+enum semel_status semel_request_send(struct semel_request *request, struct semel_bytes item,
+                                     int64_t timeout_ms)
+{
+    enum semel_status status = check_item(request, item, timeout_ms);
+    struct sml_list parts;
+
+    if (status != SEMEL_OK)
+        return status;
+    if (!sml_item_cut(item, request->server->writes, &parts))
+        return SEMEL_NO_MEMORY;
+    return send_parts(request, &parts, item.size, timeout_ms, NULL);
+}
+
+enum semel_status semel_request_send_moved(struct semel_request *request, struct semel_bytes item,
+                                           int64_t timeout_ms, semel_release_fn release, void *user)
+{
+    enum semel_status status = check_item(request, item, timeout_ms);
+    struct sml_given *given;
+    struct sml_list parts;
+
+    if (status != SEMEL_OK)
+        return status;
+    if (release == NULL)
+        return SEMEL_INVALID;
+    given = sml_given_cut(item, release, user, &request->server->returns, &parts);
+    return given ? send_parts(request, &parts, item.size, timeout_ms, given) : SEMEL_NO_MEMORY;
 }
 
 enum semel_status semel_request_progress(struct semel_request *request, struct semel_bytes progress)

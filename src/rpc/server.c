@@ -4,6 +4,7 @@
  * NEW -> SERVING -> STOPPED. Everything that touches connections is done by the leader; the
  * functions here leave a word for it. A server that was never started goes to STOPPED at once. */
 #include "rpc/server_internal.h"
+#include "rpc/item.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -141,12 +142,24 @@ static void init_host(struct semel_server *server)
     sml_host_init(&server->host, &sml_mem_libc, &entropy, &host);
 }
 
+/* Something that a handler gave away is to be given back: by the leader. */
+static void on_returns(struct sml_returns *returns)
+{
+    struct semel_server *server = SML_CONTAINER(returns, struct semel_server, returns);
+
+    sml_mutex_lock(&server->queue_lock);
+    sml_server_nudge_locked(server);
+    sml_mutex_unlock(&server->queue_lock);
+}
+
 static enum semel_status open_system(struct semel_server *server)
 {
     enum semel_status status;
 
-    server->read_buffer = malloc(SML_READ_BYTES);
-    if (server->read_buffer == NULL)
+    server->reads = sml_blocks_create(SML_INTAKE_BYTES, SML_BLOCKS_KEPT, SML_BLOCKS_MAX);
+    server->writes = sml_blocks_create(SML_FRAGMENT_BYTES, SML_PART_BLOCKS_KEPT, UINT32_MAX);
+    if (server->reads == NULL || server->writes == NULL ||
+        !sml_intake_open(&server->in, server->reads))
         return SEMEL_NO_MEMORY;
     status = sml_random_init(&server->random);
     if (status == SEMEL_OK)
@@ -168,7 +181,10 @@ static void close_system(struct semel_server *server)
     sml_wake_close(&server->wake);
     sml_epoll_close(&server->epoll);
     sml_random_fini(&server->random);
-    free(server->read_buffer);
+    sml_intake_close(&server->in);
+    sml_blocks_destroy(server->reads);
+    sml_blocks_destroy(server->writes);
+    sml_returns_fini(&server->returns);
 }
 
 enum semel_status semel_server_create(struct semel_server **out_server,
@@ -182,6 +198,7 @@ enum semel_status semel_server_create(struct semel_server **out_server,
     server = calloc(1, sizeof *server);
     if (server == NULL)
         return SEMEL_NO_MEMORY;
+    sml_returns_init(&server->returns, on_returns);
     if (options)
         server->options = *options;
     fill_defaults(&server->options);

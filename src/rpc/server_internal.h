@@ -48,12 +48,17 @@
 #include "os/thread.h"
 #include "os/wake.h"
 #include "rpc/commit.h"
+#include "rpc/given.h"
+#include "rpc/intake.h"
 #include "rpc/pen.h"
+#include "rpc/stream_wait.h"
 #include "session/host.h"
 
 #define SML_STRIPES 32
 #define SML_METHOD_BUCKETS 256
-#define SML_READ_BYTES 262144
+#define SML_REST_BYTES 4096 /* from here on input inside a frame stays where it was read */
+#define SML_BLOCKS_KEPT 4   /* to be read into */
+#define SML_BLOCKS_MAX 32
 #define SML_EVENTS 128
 #define SML_POOL_BUFFERS 16    /* write buffers kept for the next writer */
 #define SML_REQUESTS_KEPT 4096 /* request records kept for the next calls */
@@ -208,8 +213,9 @@ struct sml_conn {
     struct sml_list touched_link;
     struct sml_heap_node timer;
     uint64_t linger_until;
-    uint64_t retry_at; /* there was no buffer to write from; SML_NEVER */
-    uint8_t *rest;     /* input that ends inside a frame */
+    uint64_t retry_at;    /* there was no buffer to write from; SML_NEVER */
+    struct sml_intake in; /* input that ends inside a large frame; else it has no block */
+    uint8_t *rest;        /* input that ends inside a small one, or for which there was no block */
     size_t rest_bytes, rest_room;
     /* queue_lock */
     struct sml_list posted_link;
@@ -260,8 +266,11 @@ struct semel_server {
     bool watched; /* the watchdog runs */
     struct sml_epoll epoll;
     struct sml_wake wake;
-    struct sml_alarm alarm; /* ends the leader's sleep */
-    uint8_t *read_buffer;   /* leader's */
+    struct sml_alarm alarm;     /* ends the leader's sleep */
+    struct sml_returns returns; /* its own lock; the leader gives back */
+    struct sml_blocks *reads;   /* to be read into */
+    struct sml_blocks *writes;  /* parts to be sent */
+    struct sml_intake in;       /* leader's: of connections that have no block of their own */
 
     struct sml_mutex host_lock;
     struct sml_host host;
@@ -487,8 +496,8 @@ bool sml_request_open_stream(struct semel_request *request);
 void sml_request_close_stream(struct semel_request *request);
 /* It was cancelled, or its server stops: whoever waits looks. */
 void sml_request_stir_stream(struct semel_request *request);
-/* News of the session's streams reach their handlers; stripe held. */
-void sml_served_streams(struct sml_served *served);
+/* News of the session's streams reach their handlers; stripe held. Wake `sleepers` without it. */
+void sml_served_streams(struct sml_served *served, struct sml_sleepers *sleepers);
 /* Items for handlers that take them as they come, instead of semel_request_next: `fn` is called
  * under the stripe whenever there is something, until the request is finished, and once at once. It
  * calls neither the server nor the application, but for sml_request_next_here. `fn` NULL: no
@@ -506,7 +515,7 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
 void sml_conn_detach(struct sml_conn *conn, uint64_t now);
 /* The session's calls that are ready go to the leader's batch; cancellations are passed on; stripe
  * held. */
-void sml_served_collect(struct sml_served *served);
+void sml_served_collect(struct sml_served *served, struct sml_sleepers *sleepers);
 void sml_served_cancels(struct sml_served *served);
 /* The session's timer is no later than its callee's; stripe held. */
 void sml_served_retime(struct sml_served *served);

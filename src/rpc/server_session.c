@@ -100,9 +100,11 @@ static void sweep_stalled(struct sml_served *served)
 static void end_locked(struct sml_served *served)
 {
     struct semel_server *server = served->server;
+    struct sml_sleepers sleepers = { 0 };
 
     sml_host_end(&server->host, served->session);
-    sml_served_streams(served);
+    sml_served_streams(served, &sleepers);
+    sml_sleepers_wake(&sleepers);
     served->ended = true;
     if (served->conn) {
         served->conn->served = NULL;
@@ -356,7 +358,7 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
     }
 }
 
-void sml_served_collect(struct sml_served *served)
+void sml_served_collect(struct sml_served *served, struct sml_sleepers *sleepers)
 {
     struct sml_incoming *in;
     uint64_t count = 0;
@@ -365,7 +367,7 @@ void sml_served_collect(struct sml_served *served)
         admit(served, in);
     if (count > 0)
         atomic_fetch_add_explicit(&served->server->totals.calls, count, memory_order_relaxed);
-    sml_served_streams(served);
+    sml_served_streams(served, sleepers);
     sml_served_cancels(served);
     sml_served_receipts(served);
     sml_served_unstall(served);

@@ -4,6 +4,7 @@
 #define SML_RPC_STREAM_WAIT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/time.h"
@@ -26,6 +27,29 @@ static inline void sml_news_tell(struct sml_news *news)
     atomic_fetch_add(&news->word, 1);
     if (atomic_load(&news->sleepers) > 0)
         sml_futex_wake(&news->word, INT32_MAX);
+}
+
+/* Those who were told something under a lock, and are woken without it: they want it at once. */
+struct sml_sleepers {
+    uint32_t count;
+    _Atomic uint32_t *words[8]; /* to the system a name: nothing need be there any more */
+};
+
+static inline void sml_news_tell_later(struct sml_news *news, struct sml_sleepers *sleepers)
+{
+    if (sleepers->count == sizeof sleepers->words / sizeof *sleepers->words) {
+        sml_news_tell(news);
+        return;
+    }
+    atomic_fetch_add(&news->word, 1);
+    if (atomic_load(&news->sleepers) > 0)
+        sleepers->words[sleepers->count++] = &news->word;
+}
+
+static inline void sml_sleepers_wake(struct sml_sleepers *sleepers)
+{
+    while (sleepers->count > 0)
+        sml_futex_wake(sleepers->words[--sleepers->count], INT32_MAX);
 }
 
 /* Look at this first, then at what the news are about, then wait. */

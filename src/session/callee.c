@@ -556,7 +556,7 @@ bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in, st
 
     if (sml_incoming_is_gone(in) || in->phase != SML_IN_RUNNING || stream == NULL ||
         !stream->sends) {
-        sml_release(callee->mem, part);
+        sml_part_release(callee->mem, part);
         return false;
     }
     if (part->kind == SML_PART_PROGRESS)

@@ -143,7 +143,10 @@ struct sml_callee {
     struct sml_callee_methods methods; /* ... of calls of these; asked after a restart only */
     bool keys;                         /* the caller may send keys */
     bool streams_granted;              /* its calls may have streams */
-    bool restored; /* and not resumed since: above `base` the table is not complete */
+    /* The shell's, for large parts; NULL: they are copied. */
+    struct sml_views *views;     /* those that are pulled */
+    struct sml_backing *backing; /* what the frames that come in are in */
+    bool restored;               /* and not resumed since: above `base` the table is not complete */
 
     uint64_t hi;
     uint64_t base;         /* stored: up to here, what is not in the table is released */

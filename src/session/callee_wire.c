@@ -183,7 +183,8 @@ static enum semel_status on_part(struct sml_callee *callee, const struct sml_fra
         return SEMEL_OK; /* it was under way when that was decided */
     if (in->stream == NULL || !in->stream->takes)
         return refuse(out_why, "PART for a call that sends none");
-    status = sml_inflow_part(&in->stream->in, callee->mem, &frame->u.part, out_why);
+    status =
+        sml_inflow_part(&in->stream->in, callee->mem, &frame->u.part, callee->backing, out_why);
     if (status == SEMEL_NO_MEMORY)
         *out_why = "no memory for a part";
     else if (status == SEMEL_OK)
@@ -544,9 +545,9 @@ static size_t pull_stream(struct sml_callee *callee, uint8_t *out, size_t room)
     while (!sml_list_empty(&callee->streams)) {
         struct sml_stream *stream = SML_CONTAINER(callee->streams.next, struct sml_stream, send);
         struct sml_incoming *in = stream->call;
-        size_t used = sml_stream_pull(stream, in->xid, true, out, room);
+        size_t used = sml_stream_pull(stream, in->xid, true, callee->views, out, room);
 
-        if (used == 0 && room < SML_FRAME_BYTES_MAX)
+        if (used == 0 && (room < SML_FRAME_BYTES_MAX || sml_views_full(callee->views)))
             return 0; /* perhaps for want of room */
         sml_list_remove(&stream->send);
         if (used > 0 && sml_stream_wants_write(stream))

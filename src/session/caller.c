@@ -92,18 +92,19 @@ static void begin_stream(struct sml_caller *caller, struct sml_call *call)
     sml_stream_widen(call->stream, &caller->windows);
 }
 
-/* The call is done: what has arrived may still be taken. */
+/* The call is done: what has arrived may still be taken, and nobody takes what was sent. */
 static void end_stream(struct sml_caller *caller, struct sml_stream *stream)
 {
     sml_list_remove(&stream->send);
     sml_list_remove(&stream->event);
     sml_stream_narrow(stream, &caller->windows);
+    sml_outflow_drop(&stream->out, caller->mem);
 }
 
 bool sml_caller_send_part(struct sml_caller *caller, struct sml_call *call, struct sml_part *part)
 {
     if (call->phase == SML_CALL_DONE || call->stream->out.ended) {
-        sml_release(caller->mem, part);
+        sml_part_release(caller->mem, part);
         return false;
     }
     if (part->kind == SML_PART_PROGRESS)

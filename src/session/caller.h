@@ -103,6 +103,9 @@ struct sml_caller {
     bool stored;          /* granted: the session outlives the server */
     bool streams_granted; /* calls may have streams */
     uint64_t windows;     /* see sml_stream_widen */
+    /* The shell's, for large parts; NULL: they are copied. */
+    struct sml_views *views;     /* those that are pulled */
+    struct sml_backing *backing; /* what the frames that come in are in */
     struct sml_session_id session;
     uint64_t next_limit;         /* xids below it may be given */
     uint64_t durable_hi;         /* the highest xid that the server said was in its store */

@@ -168,8 +168,9 @@ static size_t pull_stream(struct sml_caller *caller, uint8_t *out, size_t room)
         size_t used = 0;
 
         if (flows)
-            used = sml_stream_pull(stream, call->xid, !call->cancel_wanted, out, room);
-        if (flows && used == 0 && room < SML_FRAME_BYTES_MAX)
+            used =
+                sml_stream_pull(stream, call->xid, !call->cancel_wanted, caller->views, out, room);
+        if (flows && used == 0 && (room < SML_FRAME_BYTES_MAX || sml_views_full(caller->views)))
             return 0; /* perhaps for want of room */
         sml_list_remove(&stream->send);
         if (used > 0 && sml_stream_wants_write(stream))
@@ -550,7 +551,7 @@ static enum semel_status on_part(struct sml_caller *caller, struct sml_call *cal
         return refuse(out_why, "PART for a call that takes none");
     if (call->phase == SML_CALL_REPLYING)
         return refuse(out_why, "PART after its call's reply");
-    status = sml_inflow_part(&call->stream->in, caller->mem, frame, out_why);
+    status = sml_inflow_part(&call->stream->in, caller->mem, frame, caller->backing, out_why);
     if (status == SEMEL_NO_MEMORY) {
         sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_NO_MEMORY);
         return SEMEL_OK;

@@ -26,21 +26,53 @@ static uint64_t charge_of(size_t bytes)
     return bytes + SML_PART_CHARGE;
 }
 
-struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes bytes)
+static struct sml_part *create(const struct sml_mem *mem, enum sml_part_kind kind, size_t size,
+                               size_t own)
 {
-    struct sml_part *part = sml_alloc(mem, sizeof *part + bytes.size);
+    struct sml_part *part = sml_alloc(mem, sizeof *part + own);
 
-    SML_ASSERT(bytes.size <= SML_FRAGMENT_BYTES);
+    SML_ASSERT(size <= SML_FRAGMENT_BYTES);
     if (part == NULL)
         return NULL;
     sml_list_init(&part->node);
     part->number = part->charge_end = 0;
     part->kind = kind;
-    part->size = (uint32_t)bytes.size;
-    if (bytes.size > 0)
-        memcpy(part->bytes, bytes.data, bytes.size);
+    part->size = (uint32_t)size;
+    atomic_init(&part->refs, 1);
+    part->bytes = part->own;
+    part->backing = NULL;
     return part;
+}
+
+struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
+                                 struct semel_bytes bytes)
+{
+    struct sml_part *part = create(mem, kind, bytes.size, bytes.size);
+
+    if (part && bytes.size > 0)
+        memcpy(part->own, bytes.data, bytes.size);
+    return part;
+}
+
+struct sml_part *sml_part_create_in(const struct sml_mem *mem, enum sml_part_kind kind,
+                                    struct semel_bytes bytes, struct sml_backing *backing)
+{
+    struct sml_part *part = create(mem, kind, bytes.size, 0);
+
+    if (part) {
+        part->bytes = bytes.size > 0 ? bytes.data : part->own;
+        part->backing = backing;
+    }
+    return part;
+}
+
+void sml_part_release(const struct sml_mem *mem, struct sml_part *part)
+{
+    if (part == NULL || atomic_fetch_sub_explicit(&part->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (part->backing)
+        part->backing->release(part->backing);
+    sml_release(mem, part);
 }
 
 void sml_stream_init(struct sml_stream *stream, bool sends, bool takes)
@@ -63,18 +95,24 @@ static void free_parts(struct sml_list *parts, const struct sml_mem *mem)
     struct sml_list *node;
 
     while ((node = sml_list_pop_front(parts)) != NULL)
-        sml_release(mem, part_of(node));
+        sml_part_release(mem, part_of(node));
+}
+
+void sml_outflow_drop(struct sml_outflow *out, const struct sml_mem *mem)
+{
+    free_parts(&out->parts, mem);
+    sml_part_release(mem, out->progress);
+    out->next = out->progress = NULL;
+    out->progress_due = false;
 }
 
 void sml_stream_clear(struct sml_stream *stream, const struct sml_mem *mem)
 {
     SML_ASSERT(!sml_list_linked(&stream->send) && !sml_list_linked(&stream->event));
-    free_parts(&stream->out.parts, mem);
+    sml_outflow_drop(&stream->out, mem);
     free_parts(&stream->in.parts, mem);
-    sml_release(mem, stream->out.progress);
-    sml_release(mem, stream->in.progress);
-    stream->out.next = stream->out.progress = stream->in.progress = NULL;
-    stream->out.progress_due = false;
+    sml_part_release(mem, stream->in.progress);
+    stream->in.progress = NULL;
 }
 
 void sml_stream_widen(struct sml_stream *stream, uint64_t *windows)
@@ -108,7 +146,7 @@ void sml_outflow_add(struct sml_outflow *out, struct sml_part *part)
 void sml_outflow_set_progress(struct sml_outflow *out, const struct sml_mem *mem,
                               struct sml_part *progress)
 {
-    sml_release(mem, out->progress);
+    sml_part_release(mem, out->progress);
     out->progress = progress;
     out->progress_due = true;
 }
@@ -139,18 +177,33 @@ static void step(struct sml_outflow *out)
     out->next = following == &out->parts ? NULL : part_of(following);
 }
 
-size_t sml_outflow_pull(struct sml_outflow *out, uint64_t xid, uint8_t *at, size_t room)
+/* Its bytes are left where they are, for whoever writes. */
+static size_t view(struct sml_views *views, uint64_t xid, struct sml_part *part,
+                   const struct sml_part_frame *frame, uint8_t *at)
+{
+    size_t head = sml_encode_part_head(at, xid, frame);
+
+    atomic_fetch_add_explicit(&part->refs, 1, memory_order_relaxed);
+    views->list[views->count].after = at + head;
+    views->list[views->count].part = part;
+    views->count++;
+    return head;
+}
+
+size_t sml_outflow_pull(struct sml_outflow *out, uint64_t xid, struct sml_views *views, uint8_t *at,
+                        size_t room)
 {
     struct sml_part_frame frame = { .number = out->added, .kind = SML_PART_END };
-    const struct sml_part *part = out->progress_due ? out->progress : out->next;
+    struct sml_part *part = out->progress_due ? out->progress : out->next;
+    bool viewed = views && part && part->size >= SML_VIEW_BYTES;
 
-    if (!sml_outflow_is_ready(out))
+    if (!sml_outflow_is_ready(out) || (viewed && views->count == SML_VIEWS))
         return 0;
     if (part)
         frame = (struct sml_part_frame){ .number = part->number,
                                          .kind = part->kind,
                                          .bytes = { part->bytes, part->size } };
-    if (room < SML_PART_OVERHEAD + frame.bytes.size)
+    if (room < SML_PART_OVERHEAD + (viewed ? 0 : frame.bytes.size))
         return 0;
     if (out->progress_due)
         out->progress_due = false;
@@ -158,7 +211,7 @@ size_t sml_outflow_pull(struct sml_outflow *out, uint64_t xid, uint8_t *at, size
         step(out);
     else
         out->end_sent = true;
-    return sml_encode_part(at, xid, &frame);
+    return viewed ? view(views, xid, part, &frame, at) : sml_encode_part(at, xid, &frame);
 }
 
 /* Parts before number `taken` are kept no longer. */
@@ -169,7 +222,7 @@ static void forget(struct sml_outflow *out, const struct sml_mem *mem, uint64_t 
 
         out->taken++;
         out->taken_charge = part->charge_end;
-        sml_release(mem, part);
+        sml_part_release(mem, part);
     }
 }
 
@@ -231,7 +284,7 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem)
         if (part->node.next != &out->parts)
             out->next = part_of(part->node.next);
         sml_list_remove(&part->node);
-        sml_release(mem, part);
+        sml_part_release(mem, part);
     }
     out->added = out->sent;
     out->charge =
@@ -257,8 +310,22 @@ static const char *fault_of(const struct sml_inflow *in, const struct sml_part_f
     return NULL;
 }
 
+static struct sml_part *keep(const struct sml_mem *mem, const struct sml_part_frame *frame,
+                             struct sml_backing *backing)
+{
+    struct sml_part *part;
+
+    if (backing == NULL || frame->bytes.size < SML_VIEW_BYTES || !backing->hold(backing))
+        return sml_part_create(mem, frame->kind, frame->bytes);
+    part = sml_part_create_in(mem, frame->kind, frame->bytes, backing);
+    if (part == NULL)
+        backing->release(backing);
+    return part;
+}
+
 enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *mem,
-                                  const struct sml_part_frame *frame, const char **out_why)
+                                  const struct sml_part_frame *frame, struct sml_backing *backing,
+                                  const char **out_why)
 {
     const char *fault = fault_of(in, frame);
     struct sml_part *part;
@@ -271,11 +338,11 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         in->ended = true;
         return SEMEL_OK;
     }
-    part = sml_part_create(mem, frame->kind, frame->bytes);
+    part = keep(mem, frame, backing);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
     if (frame->kind == SML_PART_PROGRESS) {
-        sml_release(mem, in->progress);
+        sml_part_release(mem, in->progress);
         in->progress = part;
         return SEMEL_OK;
     }
@@ -333,7 +400,7 @@ void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem)
         return;
     }
     free_parts(&in->parts, mem);
-    sml_release(mem, in->progress);
+    sml_part_release(mem, in->progress);
     *in = (struct sml_inflow){ .window = in->window,
                                .limit = SML_STREAM_CREDIT,
                                .attempt = in->attempt + 1 };
@@ -354,10 +421,10 @@ bool sml_stream_wants_write(const struct sml_stream *stream)
            (stream->sends && sml_outflow_is_ready(&stream->out));
 }
 
-size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, uint8_t *at,
-                       size_t room)
+size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, struct sml_views *views,
+                       uint8_t *at, size_t room)
 {
     if (stream->takes && sml_inflow_owes_credit(&stream->in))
         return room < SML_CREDIT_FRAME_BYTES ? 0 : sml_inflow_encode_credit(&stream->in, xid, at);
-    return stream->sends && parts ? sml_outflow_pull(&stream->out, xid, at, room) : 0;
+    return stream->sends && parts ? sml_outflow_pull(&stream->out, xid, views, at, room) : 0;
 }

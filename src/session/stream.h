@@ -16,6 +16,8 @@
 #ifndef SML_SESSION_STREAM_H
 #define SML_SESSION_STREAM_H
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 #include "base/mem.h"
 #include "wire/frame.h"
@@ -28,19 +30,54 @@
 #define SML_STREAM_WINDOW UINT64_C(1048576)
 #define SML_STREAM_WINDOWS UINT64_C(67108864) /* of all those that may hold much */
 
-/* One part: a piece of at most SML_FRAGMENT_BYTES. Allocated through mem, with its bytes. */
+/* A part of at least so many bytes is worth more than a copy. */
+#define SML_VIEW_BYTES 16384
+/* So many of them are pulled at most before they are written: no small call waits for more. */
+#define SML_VIEWS 4
+
+/* Memory that parts lie in, and that is another's: a buffer that was read into, or one to be
+ * written from. Any thread, with or without the lock that guards the machine. */
+struct sml_backing {
+    bool (*hold)(struct sml_backing *backing); /* one more part is in it. False: it must not be */
+    void (*release)(struct sml_backing *backing);
+};
+
+/* One part: a piece of at most SML_FRAGMENT_BYTES. Allocated through mem, mostly with its bytes. */
 struct sml_part {
     struct sml_list node;
     uint64_t number;
     uint64_t charge_end; /* of its stream up to here */
     enum sml_part_kind kind;
     uint32_t size;
-    uint8_t bytes[];
+    _Atomic uint32_t refs;
+    const uint8_t *bytes;
+    struct sml_backing *backing; /* where `bytes` are; NULL: in `own` */
+    uint8_t own[];
 };
 
 /* NULL: no memory. `bytes` are copied. */
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
                                  struct semel_bytes bytes);
+/* The same, but `bytes` stay in `backing`, which was held for it. */
+struct sml_part *sml_part_create_in(const struct sml_mem *mem, enum sml_part_kind kind,
+                                    struct semel_bytes bytes, struct sml_backing *backing);
+/* Of several who have the part the last one frees it. NULL is fine. */
+void sml_part_release(const struct sml_mem *mem, struct sml_part *part);
+
+/* What was pulled and not copied: these parts' bytes belong behind what stands before `after`, in
+ * this order. Whoever writes releases the parts. */
+struct sml_views {
+    uint32_t count;
+    struct {
+        const uint8_t *after;
+        struct sml_part *part;
+    } list[SML_VIEWS];
+};
+
+static inline bool sml_views_full(const struct sml_views *views)
+{
+    return views && views->count == SML_VIEWS;
+}
 
 /* The sending half. */
 struct sml_outflow {
@@ -115,12 +152,17 @@ static inline bool sml_outflow_is_drained(const struct sml_outflow *out)
 
 /* May a frame be sent now? */
 bool sml_outflow_is_ready(const struct sml_outflow *out);
-/* Encode one frame; 0: none may be sent, or there is no room. */
-size_t sml_outflow_pull(struct sml_outflow *out, uint64_t xid, uint8_t *at, size_t room);
+/* Encode one frame; 0: none may be sent, or there is no room. Of a large part its head alone, the
+ * rest goes to `views` (NULL: it is copied as well). */
+size_t sml_outflow_pull(struct sml_outflow *out, uint64_t xid, struct sml_views *views, uint8_t *at,
+                        size_t room);
 
 /* CREDIT. NULL; or what is wrong with it. */
 const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *mem,
                                const struct sml_credit_frame *credit);
+
+/* Nobody wants its parts any more. */
+void sml_outflow_drop(struct sml_outflow *out, const struct sml_mem *mem);
 
 /* The connection is gone. */
 void sml_outflow_down(struct sml_outflow *out);
@@ -131,9 +173,11 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem);
 
 /* --- receiving --------------------------------------------------------------------------- */
 
-/* PART. Returns OK; PROTOCOL with *out_why; NO_MEMORY. */
+/* PART. What is large stays in `backing`, if that will have it (NULL: it is copied). Returns OK;
+ * PROTOCOL with *out_why; NO_MEMORY. */
 enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *mem,
-                                  const struct sml_part_frame *frame, const char **out_why);
+                                  const struct sml_part_frame *frame, struct sml_backing *backing,
+                                  const char **out_why);
 
 /* The next part, moved out; NULL: none is here. */
 struct sml_part *sml_inflow_take(struct sml_inflow *in);
@@ -145,8 +189,8 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Each half window, and after a reconnect. What is granted and not used
- * holds a part of any size: so no stream stands still whose parts are taken. */
+/* Is a CREDIT worth a frame? Each half window, and after a reconnect. What is granted and not
+ * used holds a part of any size: so no stream stands still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
 
@@ -161,7 +205,7 @@ void sml_stream_resume(struct sml_stream *stream);
 /* Would sml_stream_pull give anything? */
 bool sml_stream_wants_write(const struct sml_stream *stream);
 /* One frame: a CREDIT that is due, else a part. `parts` false: not now. */
-size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, uint8_t *at,
-                       size_t room);
+size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, struct sml_views *views,
+                       uint8_t *at, size_t room);
 
 #endif

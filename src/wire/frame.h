@@ -289,6 +289,8 @@ size_t sml_encode_call(uint8_t *out, uint64_t xid, const struct sml_call_frame *
 size_t sml_encode_body(uint8_t *out, uint64_t xid, uint64_t offset, struct semel_bytes fragment);
 size_t sml_encode_reply(uint8_t *out, uint64_t xid, const struct sml_reply_frame *reply);
 size_t sml_encode_part(uint8_t *out, uint64_t xid, const struct sml_part_frame *part);
+/* All of it but its bytes, which follow: SML_PART_OVERHEAD bytes. */
+size_t sml_encode_part_head(uint8_t *out, uint64_t xid, const struct sml_part_frame *part);
 size_t sml_encode_credit(uint8_t *out, uint64_t xid, const struct sml_credit_frame *credit);
 size_t sml_encode_ack(uint8_t *out, const struct sml_ack_range *ranges, uint32_t count);
 size_t sml_encode_busy(uint8_t *out, uint64_t xid, uint32_t delay_ms);

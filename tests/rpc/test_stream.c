@@ -31,6 +31,56 @@ struct order {
     uint32_t count, bytes;
 };
 
+static atomic_int moved, released; /* items that were sent without a copy, and came back */
+
+static void on_release(struct semel_bytes item, void *user)
+{
+    atomic_fetch_add(&released, 1);
+    memset((void *)(uintptr_t)item.data, 0xdd, item.size); /* nobody may want it any more */
+    assert_ptr_equal(user, item.data);
+    free(user);
+}
+
+static bool all_released(void *arg)
+{
+    (void)arg;
+    return atomic_load(&released) == atomic_load(&moved);
+}
+
+/* The items of an order, moved; until one cannot be sent. */
+static enum semel_status send_moved(struct semel_stream *stream, struct semel_request *request,
+                                    struct order order, int64_t timeout_ms)
+{
+    enum semel_status status = SEMEL_OK;
+
+    for (uint32_t i = 0; i < order.count && status == SEMEL_OK; i++) {
+        uint8_t *bytes = malloc(order.bytes + 1);
+        struct semel_bytes item = { bytes, order.bytes };
+
+        fill(bytes, order.bytes, i);
+        status = stream ? semel_stream_send_moved(stream, item, timeout_ms, on_release, bytes)
+                        : semel_request_send_moved(request, item, timeout_ms, on_release, bytes);
+        if (status == SEMEL_OK)
+            atomic_fetch_add(&moved, 1);
+        else
+            free(bytes);
+    }
+    return status;
+}
+
+static void on_move(struct semel_request *request, void *user)
+{
+    struct shop *shop = user;
+    enum semel_status status;
+    struct order order;
+
+    memcpy(&order, semel_request_body(request).data, sizeof order);
+    status = send_moved(NULL, request, order, -1);
+    atomic_store(&shop->send_status, (int)status);
+    (void)semel_request_reply(request, &order.count, sizeof order.count);
+    atomic_fetch_add(&shop->ended, 1);
+}
+
 /* `count` items of `bytes` bytes; the reply says how many. */
 static void on_send(struct semel_request *request, void *user)
 {
@@ -107,6 +157,15 @@ static void on_progress(struct semel_request *request, void *user)
     (void)semel_request_reply(request, NULL, 0);
 }
 
+/* Takes nothing until it is cancelled. */
+static void on_idle(struct semel_request *request, void *user)
+{
+    (void)user;
+    while (!semel_request_cancelled(request))
+        kit_sleep_ms(1);
+    (void)semel_request_fail(request, 1, "cancelled");
+}
+
 static void on_plain(struct semel_request *request, void *user)
 {
     (void)user;
@@ -125,11 +184,14 @@ static void open_shop(struct shop *shop)
     snprintf(shop->address, sizeof shop->address, "unix:%s", shop->place.path);
     assert_int_equal(semel_server_create(&shop->server, &options), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "send", on_send, shop, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_export(shop->server, "move", on_move, shop, NULL), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "take", on_take, shop, &takes), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "echo", on_echo, shop, &takes), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "progress", on_progress, shop, NULL),
                      SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "plain", on_plain, shop, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_export(shop->server, "deaf", on_plain, shop, &takes), SEMEL_OK);
+    assert_int_equal(semel_server_export(shop->server, "idle", on_idle, shop, &takes), SEMEL_OK);
     assert_int_equal(semel_server_listen(shop->server, shop->address), SEMEL_OK);
     assert_int_equal(semel_server_start(shop->server), SEMEL_OK);
 }
@@ -202,9 +264,8 @@ static void wait_value(struct semel_stream *stream, uint32_t count)
 
 /* Sizes around every bound: empty, a fragment, one more, several, many small ones. */
 static const struct order orders[] = {
-    { 0, 0 },      { 1, 0 },     { 1000, 0 },    { 5000, 64 },    { 3, 65535 },
-    { 3, 65536 },  { 3, 65537 }, { 40, 65536 },  { 7, 300000 },   { 2, 5000000 },
-    { 100, 16383 }, { 100, 16384 },
+    { 0, 0 },     { 1, 0 },      { 1000, 0 },   { 5000, 64 },   { 3, 65535 },   { 3, 65536 },
+    { 3, 65537 }, { 40, 65536 }, { 7, 300000 }, { 2, 5000000 }, { 100, 16383 }, { 100, 16384 },
 };
 
 static void test_from_server(void **state)
@@ -449,7 +510,7 @@ static void test_reader_vanishes(void **state)
 /* Cuts by the dozen: everything arrives, in order, once. */
 static void test_cuts(void **state)
 {
-    struct order orders_here[] = { { 3000, 20000 }, { 60, 1000000 } };
+    struct order orders_here[] = { { 3000, 20000 }, { 60, 1000000 }, { 1000, 65536 } };
     struct semel_client_options options = SEMEL_CLIENT_OPTIONS_INIT;
     struct kit_relay *relay;
     struct semel_client *client;
@@ -462,13 +523,19 @@ static void test_cuts(void **state)
     open_shop(&shop);
     relay = kit_relay_start(shop.place.path, 7, 3);
     client = open_client(kit_relay_address(relay), &options);
-    for (unsigned i = 0; i < 4; i++) {
+    atomic_store(&moved, 0);
+    atomic_store(&released, 0);
+    for (unsigned i = 0; i < 6; i++) {
         struct order order = orders_here[i / 2];
-        struct semel_stream *stream =
-            open_stream(client, i % 2 ? "send" : "take", order, i % 2 == 0, i % 2 == 1);
+        const char *method = i % 2 == 0 ? "take" : i == 5 ? "move" : "send";
+        struct semel_stream *stream = open_stream(client, method, order, i % 2 == 0, i % 2 == 1);
 
         if (i % 2) {
             read_all(stream, order);
+        } else if (i == 4) {
+            assert_int_equal(send_moved(stream, NULL, order, -1), SEMEL_OK);
+            assert_int_equal(semel_stream_end(stream), SEMEL_OK);
+            wait_value(stream, order.count);
         } else {
             send_all(stream, order);
             wait_value(stream, order.count);
@@ -477,9 +544,88 @@ static void test_cuts(void **state)
     }
     cuts = kit_relay_cuts(relay);
     assert_true(cuts >= 4);
+    assert_true(kit_eventually(all_released, NULL, 30));
+    assert_int_equal(atomic_load(&moved), 2000);
     close_client(client);
     kit_relay_stop(relay);
     close_shop(&shop);
+}
+
+/* --- items that are moved ----------------------------------------------------------------- */
+
+static void test_moved(void **state)
+{
+    struct order orders_here[] = { { 400, 65536 }, { 400, 100 }, { 40, 1000000 }, { 3, 0 } };
+    struct semel_stream *stream;
+    struct semel_client *client;
+    struct shop shop;
+
+    (void)state;
+    atomic_store(&moved, 0);
+    atomic_store(&released, 0);
+    open_shop(&shop);
+    client = open_client(shop.address, NULL);
+    for (size_t i = 0; i < sizeof orders_here / sizeof *orders_here; i++) {
+        struct order order = orders_here[i];
+
+        stream = open_stream(client, "take", order, true, false);
+        assert_int_equal(send_moved(stream, NULL, order, -1), SEMEL_OK);
+        assert_int_equal(semel_stream_end(stream), SEMEL_OK);
+        wait_value(stream, order.count);
+        semel_stream_free(stream);
+        stream = open_stream(client, "move", order, false, true);
+        read_all(stream, order);
+        semel_stream_free(stream);
+        assert_true(kit_eventually(all_released, NULL, 30));
+    }
+    assert_int_equal(atomic_load(&moved), 2 * 843);
+    close_client(client);
+    close_shop(&shop);
+}
+
+/* The call ends before its items are taken, in many ways: each item comes back once. */
+static void test_moved_and_not_taken(void **state)
+{
+    struct order order = { 1000, 65536 };
+    struct semel_result result;
+    struct semel_stream *stream;
+    struct semel_client *client;
+    struct semel_item item;
+    struct shop shop;
+
+    (void)state;
+    for (int how = 0; how < 8; how++) {
+        atomic_store(&moved, 0);
+        atomic_store(&released, 0);
+        open_shop(&shop);
+        client = open_client(shop.address, NULL);
+        if (how < 4) {
+            stream = open_stream(client, "deaf", order, true, true);
+            assert_int_equal(semel_stream_result(stream, 30000, &result), SEMEL_OK);
+            semel_result_clear(&result);
+            assert_int_equal(send_moved(stream, NULL, order, 0), SEMEL_END);
+            semel_stream_free(stream);
+            stream = open_stream(client, "idle", order, true, false);
+            assert_int_equal(send_moved(stream, NULL, order, 0), SEMEL_WOULD_BLOCK);
+            assert_true(atomic_load(&moved) > 0);
+        } else {
+            stream = open_stream(client, "move", order, false, true);
+            assert_int_equal(semel_stream_next(stream, 30000, &item), SEMEL_OK);
+        }
+        if (how % 4 == 0)
+            semel_stream_cancel(stream);
+        else if (how % 4 == 1)
+            semel_stream_free(stream);
+        else if (how % 4 == 2)
+            semel_client_stop(client);
+        if (how % 4 != 3 && how < 4)
+            assert_true(kit_eventually(all_released, NULL, 30));
+        if (how % 4 != 1)
+            semel_stream_free(stream);
+        close_client(client);
+        close_shop(&shop);
+        assert_true(all_released(NULL));
+    }
 }
 
 /* --- callbacks --------------------------------------------------------------------------- */
@@ -545,6 +691,8 @@ int main(void)
         TEST("what is refused", test_refused),
         TEST("a reader vanishes", test_reader_vanishes),
         TEST("cuts lose and repeat nothing", test_cuts),
+        TEST("items that are moved come back once", test_moved),
+        TEST("items that are moved and not taken", test_moved_and_not_taken),
         TEST("reading in callbacks", test_callbacks),
     };
 
