@@ -25,6 +25,7 @@
 struct semel_stream {
     struct sml_stream flow; /* first */
     struct semel_client *client;
+    struct sml_origin origin; /* for when that is gone: no page, but the process's id */
     struct semel_call *call;
     _Atomic uint32_t refs; /* the application's, the completion's, of being on client->ready */
     struct sml_news news;
@@ -116,6 +117,11 @@ static bool is_over(const struct semel_stream *stream)
     return atomic_load_explicit(&stream->over, memory_order_acquire);
 }
 
+static bool is_mine(const struct semel_stream *stream)
+{
+    return sml_origin_is_mine(is_over(stream) ? &stream->origin : &stream->client->origin);
+}
+
 /* --- beginning and end ------------------------------------------------------------------ */
 
 enum semel_status semel_client_stream(struct semel_client *client, const char *method,
@@ -137,6 +143,7 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     sml_item_reader_init(&stream->reader);
     sml_list_init(&stream->ready_link);
     stream->client = client;
+    stream->origin.pid = client->origin.pid;
     stream->on_ready = options->on_ready;
     stream->user = options->user;
     atomic_init(&stream->refs, 3); /* the application, the completion, this function */
@@ -162,7 +169,7 @@ void semel_stream_free(struct semel_stream *stream)
 {
     uint32_t gate;
 
-    if (!stream || !sml_origin_is_mine(&stream->client->origin))
+    if (!stream || !is_mine(stream))
         return;
     gate = atomic_fetch_or(&stream->gate, GATE_FREED) | GATE_FREED;
     while ((gate & GATE_INSIDE) && atomic_load(&stream->telling) != sml_thread_self().value) {
@@ -180,7 +187,7 @@ static enum semel_status check(const struct semel_stream *stream, int64_t timeou
 {
     if (!stream)
         return SEMEL_INVALID;
-    if (!sml_origin_is_mine(&stream->client->origin))
+    if (!is_mine(stream))
         return SEMEL_FORKED;
     if (timeout_ms == 0)
         return SEMEL_OK;
