@@ -5,6 +5,7 @@
  *                    semel_stream_next
  *   --what=callback  the same, read in the stream's callback
  *   --what=up        the caller sends, the handler reads
+ *   --moved          the same chunk is sent again and again without a copy
  *   --chunk=BYTES --bytes=BYTES
  * Prints the rate from the first chunk asked for to the last one read. */
 #include <semel/semel.h>
@@ -23,6 +24,7 @@
 struct task {
     size_t chunk;
     uint64_t bytes;
+    bool moved;
 };
 
 /* --- raw ---- */
@@ -62,18 +64,41 @@ static double run_raw(const struct task *task)
 
 /* --- a stream ---- */
 
+static struct semel_bytes get_chunk(const struct task *task)
+{
+    void *chunk = calloc(1, task->chunk);
+
+    if (chunk == NULL)
+        kit_die("chunk");
+    return semel_bytes(chunk, task->chunk);
+}
+
+/* One that was moved stays to the end of the process: the last items come back after the call. */
+static void put_chunk(const struct task *task, struct semel_bytes chunk)
+{
+    if (!task->moved)
+        free((void *)chunk.data);
+}
+
+static void release(struct semel_bytes item, void *user)
+{
+    (void)item;
+    (void)user;
+}
+
 static void on_down(struct semel_request *request, void *user)
 {
+    struct semel_bytes item;
     struct task task;
-    uint8_t *chunk;
 
     (void)user;
     memcpy(&task, semel_request_body(request).data, sizeof task);
-    chunk = calloc(1, task.chunk);
-    for (uint64_t sent = 0; chunk && sent < task.bytes; sent += task.chunk)
-        if (semel_request_send(request, semel_bytes(chunk, task.chunk), -1) != SEMEL_OK)
-            break;
-    free(chunk);
+    item = get_chunk(&task);
+    for (uint64_t sent = 0; sent < task.bytes; sent += task.chunk)
+        if ((task.moved ? semel_request_send_moved(request, item, -1, release, NULL)
+                        : semel_request_send(request, item, -1)) != SEMEL_OK)
+            kit_die("send");
+    put_chunk(&task, item);
     (void)semel_request_reply(request, NULL, 0);
 }
 
@@ -121,13 +146,14 @@ static void on_ready(struct semel_stream *stream, void *user)
 
 static void send_up(struct semel_stream *stream, const struct task *task)
 {
-    uint8_t *chunk = calloc(1, task->chunk);
+    struct semel_bytes item = get_chunk(task);
 
     for (uint64_t sent = 0; sent < task->bytes; sent += task->chunk)
-        if (semel_stream_send(stream, semel_bytes(chunk, task->chunk), -1) != SEMEL_OK)
+        if ((task->moved ? semel_stream_send_moved(stream, item, -1, release, NULL)
+                         : semel_stream_send(stream, item, -1)) != SEMEL_OK)
             kit_die("send");
     (void)semel_stream_end(stream);
-    free(chunk);
+    put_chunk(task, item);
 }
 
 static void read_down(struct semel_stream *stream, struct reader *reader)
@@ -183,7 +209,8 @@ static double run_semel(const char *what, const struct task *task)
     if (semel_client_create(&client, address, NULL) != SEMEL_OK ||
         semel_client_wait_connected(client, 10000, NULL, 0) != SEMEL_OK)
         kit_die("connect");
-    rate = run_stream(client, what, &(struct task){ task->chunk, task->chunk * 16 }); /* warm */
+    rate = run_stream(client, what,
+                      &(struct task){ task->chunk, task->chunk * 16, task->moved }); /* warm */
     rate = run_stream(client, what, task);
     (void)semel_client_destroy(client);
     kill(child, SIGTERM);
@@ -205,10 +232,13 @@ int main(int argc, char **argv)
             task.chunk = strtoull(argv[i] + 8, NULL, 10);
         else if (strncmp(argv[i], "--bytes=", 8) == 0)
             task.bytes = strtoull(argv[i] + 8, NULL, 10);
+        else if (strcmp(argv[i], "--moved") == 0)
+            task.moved = true;
         else
             kit_die(argv[i]);
     }
     rate = strcmp(what, "raw") == 0 ? run_raw(&task) : run_semel(what, &task);
-    printf("figure=stream what=%s chunk=%zu gbs=%.3f\n", what, task.chunk, rate);
+    printf("figure=stream what=%s moved=%d chunk=%zu gbs=%.3f\n", what, task.moved, task.chunk,
+           rate);
     return 0;
 }
