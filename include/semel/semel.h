@@ -16,9 +16,11 @@
 #include <semel/pool.h>
 #include <semel/queue.h>
 #include <semel/request.h>
+#include <semel/router.h>
 #include <semel/server.h>
 #include <semel/status.h>
 #include <semel/store.h>
+#include <semel/stream.h>
 
 #define SEMEL_VERSION_MAJOR 0
 #define SEMEL_VERSION_MINOR 2
