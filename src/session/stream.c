@@ -27,19 +27,21 @@ static uint64_t charge_of(size_t bytes)
 }
 
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes bytes)
+                                 struct semel_bytes head, struct semel_bytes bytes)
 {
-    struct sml_part *part = sml_alloc(mem, sizeof *part + bytes.size);
+    struct sml_part *part = sml_alloc(mem, sizeof *part + head.size + bytes.size);
 
-    SML_ASSERT(bytes.size <= SML_FRAGMENT_BYTES);
+    SML_ASSERT(head.size + bytes.size <= SML_FRAGMENT_BYTES);
     if (part == NULL)
         return NULL;
     sml_list_init(&part->node);
     part->number = part->charge_end = 0;
     part->kind = kind;
-    part->size = (uint32_t)bytes.size;
+    part->size = (uint32_t)(head.size + bytes.size);
+    if (head.size > 0)
+        memcpy(part->bytes, head.data, head.size);
     if (bytes.size > 0)
-        memcpy(part->bytes, bytes.data, bytes.size);
+        memcpy(part->bytes + head.size, bytes.data, bytes.size);
     return part;
 }
 
@@ -271,7 +273,7 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         in->ended = true;
         return SEMEL_OK;
     }
-    part = sml_part_create(mem, frame->kind, frame->bytes);
+    part = sml_part_create(mem, frame->kind, semel_bytes(NULL, 0), frame->bytes);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
     if (frame->kind == SML_PART_PROGRESS) {

@@ -38,9 +38,9 @@ struct sml_part {
     uint8_t bytes[];
 };
 
-/* NULL: no memory. `bytes` are copied. */
+/* NULL: no memory. `head` and `bytes`, one behind the other, are copied. */
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes bytes);
+                                 struct semel_bytes head, struct semel_bytes bytes);
 
 /* The sending half. */
 struct sml_outflow {
