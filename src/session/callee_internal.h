@@ -62,7 +62,7 @@ void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in);
 /* Something may be to be written of its stream. */
 static inline void sml_callee_stream_due(struct sml_callee *callee, struct sml_incoming *in)
 {
-    if (!sml_list_linked(&in->stream->send) && sml_stream_wants_write(in->stream))
+    if (!sml_list_linked(&in->stream->send) && sml_stream_wants_write(in->stream, true))
         sml_list_push_back(&callee->streams, &in->stream->send);
 }
 

@@ -348,10 +348,10 @@ void sml_stream_resume(struct sml_stream *stream)
     stream->in.credit_due = stream->takes;
 }
 
-bool sml_stream_wants_write(const struct sml_stream *stream)
+bool sml_stream_wants_write(const struct sml_stream *stream, bool parts)
 {
     return (stream->takes && sml_inflow_owes_credit(&stream->in)) ||
-           (stream->sends && sml_outflow_is_ready(&stream->out));
+           (stream->sends && parts && sml_outflow_is_ready(&stream->out));
 }
 
 size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, uint8_t *at,

@@ -158,8 +158,8 @@ void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem);
 /* A new connection, on which the other end goes on with what it knows. */
 void sml_stream_resume(struct sml_stream *stream);
 
-/* Would sml_stream_pull give anything? */
-bool sml_stream_wants_write(const struct sml_stream *stream);
+/* Would sml_stream_pull give anything? `parts` as there. */
+bool sml_stream_wants_write(const struct sml_stream *stream, bool parts);
 /* One frame: a CREDIT that is due, else a part. `parts` false: not now. */
 size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, uint8_t *at,
                        size_t room);
