@@ -186,9 +186,11 @@ static enum semel_status on_part(struct sml_callee *callee, const struct sml_fra
     status = sml_inflow_part(&in->stream->in, callee->mem, &frame->u.part, out_why);
     if (status == SEMEL_NO_MEMORY)
         *out_why = "no memory for a part";
-    else if (status == SEMEL_OK)
-        sml_callee_stream_event(callee, in);
-    return status;
+    if (status != SEMEL_OK)
+        return status;
+    sml_callee_stream_due(callee, in); /* with its end, no more credit */
+    sml_callee_stream_event(callee, in);
+    return SEMEL_OK;
 }
 
 /* The parts before its verdict may be out, or may never be. */

@@ -552,9 +552,11 @@ static enum semel_status on_part(struct sml_caller *caller, struct sml_call *cal
         sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_NO_MEMORY);
         return SEMEL_OK;
     }
-    if (status == SEMEL_OK)
-        sml_caller_stream_event(caller, call);
-    return status;
+    if (status != SEMEL_OK)
+        return status;
+    sml_caller_stream_due(caller, call); /* with its end, no more credit */
+    sml_caller_stream_event(caller, call);
+    return SEMEL_OK;
 }
 
 static enum semel_status on_credit(struct sml_caller *caller, struct sml_call *call,
