@@ -308,11 +308,14 @@ struct sml_part *sml_inflow_take_progress(struct sml_inflow *in)
 bool sml_inflow_owes_credit(const struct sml_inflow *in)
 {
     uint64_t granted = in->limit - in->taken_charge;
+    uint64_t untold = in->taken_charge - in->told_charge;
 
-    if (in->credit_due)
-        return true;
-    /* With less than that its sender may be stuck before a part of full size. */
-    return !in->ended && (granted <= in->window / 2 || granted < PART_CHARGE_MAX);
+    if (in->credit_due || in->ended)
+        return in->credit_due;
+    /* Its sender may be stuck before a part of full size, with what is granted; or with what it
+     * keeps, if its window is a narrow one. */
+    return granted <= in->window / 2 || granted < PART_CHARGE_MAX ||
+           untold >= SML_STREAM_CREDIT / 2;
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)
@@ -320,6 +323,7 @@ size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at
     struct sml_credit_frame frame = { .next = in->arrived, .taken = in->taken };
 
     in->credit_due = false;
+    in->told_charge = in->taken_charge;
     if (in->taken_charge + in->window > in->limit)
         in->limit = in->taken_charge + in->window;
     frame.limit = in->limit;

@@ -64,6 +64,7 @@ struct sml_inflow {
     uint64_t arrived, taken;
     uint64_t charge;           /* of all that arrived */
     uint64_t taken_charge;     /* of those that were taken */
+    uint64_t told_charge;      /* of those that were said to be taken */
     uint64_t window;           /* what may wait here */
     uint64_t limit;            /* granted */
     bool ended;                /* all parts have arrived */
@@ -145,8 +146,9 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Each half window, and after a reconnect. What is granted and not used
- * holds a part of any size: so no stream stands still whose parts are taken. */
+/* Is a CREDIT worth a frame? Half of a narrow window was taken, half of this one may be granted, or
+ * the connection is new. What is granted and not used holds a part of any size: no stream stands
+ * still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
 
