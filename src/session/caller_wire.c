@@ -514,6 +514,14 @@ static void add_fragment(struct sml_caller *caller, struct sml_call *call,
         complete_with(caller, call, call->verdict, false); /* what is proven has no body */
 }
 
+/* What the server had in its store it must not lack later. */
+static void note_stored(struct sml_caller *caller, const struct sml_frame *frame)
+{
+    if (frame->type == SML_REPLY && (frame->u.reply.flags & SML_REPLY_RECORDED) &&
+        frame->xid > caller->durable_hi)
+        caller->durable_hi = frame->xid;
+}
+
 static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *call,
                                   const struct sml_reply_frame *frame, const char **out_why)
 {
@@ -521,8 +529,6 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
         return refuse(out_why, "REPLY does not continue where the reply stood");
     if (frame->body_bytes > caller->reply_body_bytes)
         return refuse(out_why, "REPLY is larger than HELLO allowed");
-    if ((frame->flags & SML_REPLY_RECORDED) && call->xid > caller->durable_hi)
-        caller->durable_hi = call->xid;
     if (call->reply == NULL && frame->verdict.body.size == frame->body_bytes) {
         complete_with(caller, call, frame->verdict, (frame->flags & SML_REPLY_PROVEN) != 0);
         call->reply_in_place = true;
@@ -591,9 +597,10 @@ enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_f
 {
     struct sml_call *call = sml_table_find(&caller->by_xid, frame->xid);
 
+    if (frame->xid >= caller->next)
+        return refuse(out_why, "answer to a call that was never made");
+    note_stored(caller, frame); /* also of a call that was given up */
     if (call == NULL) {
-        if (frame->xid >= caller->next)
-            return refuse(out_why, "answer to a call that was never made");
         caller->counters.unexpected++;
         return SEMEL_OK;
     }
