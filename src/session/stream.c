@@ -268,12 +268,13 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         return SEMEL_PROTOCOL;
     }
     if (frame->kind == SML_PART_END) {
-        in->ended = true;
+        in->begun = in->ended = true;
         return SEMEL_OK;
     }
     part = sml_part_create(mem, frame->kind, frame->bytes);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
+    in->begun = true;
     if (frame->kind == SML_PART_PROGRESS) {
         sml_release(mem, in->progress);
         in->progress = part;
@@ -332,7 +333,7 @@ size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at
 
 void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem)
 {
-    if ((in->arrived == 0 && in->progress == NULL && !in->ended) || SML_BUG(ATTEMPTS_SPLICED)) {
+    if (!in->begun || SML_BUG(ATTEMPTS_SPLICED)) {
         in->limit = SML_STREAM_CREDIT;
         return;
     }

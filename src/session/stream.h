@@ -67,6 +67,7 @@ struct sml_inflow {
     uint64_t told_charge;      /* of those that were said to be taken */
     uint64_t window;           /* what may wait here */
     uint64_t limit;            /* granted */
+    bool begun;                /* something of this attempt has arrived */
     bool ended;                /* all parts have arrived */
     bool credit_due;           /* whatever was granted */
     uint32_t attempt;          /* rises when the stream begins again: what came before is void */

@@ -481,6 +481,13 @@ static void what_has_not_begun_has_one_attempt(void **state)
     sml_inflow_restart(&far.in, mem);
     assert_int_equal(far.in.attempt, 2);
     assert_null(far.in.progress);
+    /* Also if that was read at once: the next may be further back. */
+    assert_int_equal(give(SML_PART_PROGRESS, 0, 1), SEMEL_OK);
+    sml_release(mem, sml_inflow_take_progress(&far.in));
+    sml_inflow_restart(&far.in, mem);
+    assert_int_equal(far.in.attempt, 3);
+    sml_inflow_restart(&far.in, mem);
+    assert_int_equal(far.in.attempt, 3);
 }
 
 static void a_stream_that_is_cut_has_no_end(void **state)
