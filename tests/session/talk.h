@@ -5,6 +5,7 @@
 #ifndef TESTS_SESSION_TALK_H
 #define TESTS_SESSION_TALK_H
 
+#define PIPE_BYTES (384 * 1024) /* of thousands of worlds */
 #include "fixture.h"
 
 #include "session/caller_internal.h"

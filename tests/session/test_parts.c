@@ -472,7 +472,7 @@ static void a_stream_that_may_not_send_holds_nobody_up(void **state)
     talk_begin(&free_one, f, 50, 1000, true, true);
     caller_step(&free_one);
     /* A turn each: the large body does not come before the small call's parts. */
-    f->up.size = sml_link_pull(&f->link, f->up.bytes, 6 * SML_FRAME_BYTES_MAX, f->now);
+    f->up.size = sml_link_pull(&f->link, f->up.bytes, 4 * SML_FRAME_BYTES_MAX, f->now);
     fixture_to_host(f);
     assert_int_equal(late.call->phase, SML_CALL_SENDING);
     free_one.in = fixture_begin(f);
