@@ -13,6 +13,7 @@
 #include <semel/loop.h>
 #include <semel/outbox.h>
 #include <semel/peer.h>
+#include <semel/pool.h>
 #include <semel/queue.h>
 #include <semel/request.h>
 #include <semel/server.h>
