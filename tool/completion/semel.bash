@@ -22,7 +22,8 @@ _semel() {
     serve)
         options='--workers --on-demand --backlog --limit --max-run --idempotent --body-limit
             --kill-after --drain --ledger --insecure --session-idle --store --sql --on-crash
-            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks'
+            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks
+            --procs --program --recycle-calls --recycle-memory'
         ;;
     call)
         options='--timeout --connect-timeout --rerun-ok --key --outbox --refuse-when-full
