@@ -31,6 +31,13 @@ struct shown_list {
     uint64_t left_off;
 };
 
+/* It has its verdict because it ran too long, and its handler goes on. (One that ended while it
+ * waited is the shell's for a moment, too.) */
+static bool is_overdue(const struct sml_incoming *in)
+{
+    return in->phase == SML_IN_DONE && in->verdict.status == SEMEL_MAX_RUN;
+}
+
 /* Stripe held. */
 static void copy_call(struct shown *to, const struct sml_session *session,
                       const struct sml_incoming *in)
@@ -44,7 +51,7 @@ static void copy_call(struct shown *to, const struct sml_session *session,
     to->xid = in->xid;
     to->arrived = request->arrived;
     to->deadline = in->deadline;
-    to->ended = in->phase == SML_IN_DONE;
+    to->ended = is_overdue(in);
     to->running = to->ended || in->phase == SML_IN_RUNNING;
     to->cancelled = atomic_load_explicit(&in->cancelled, memory_order_relaxed);
     to->keyed = in->key_bytes > 0;
@@ -59,7 +66,8 @@ static bool is_shown(const struct sml_incoming *in)
     const struct semel_request *request = in->user;
 
     return in->held && request && request->in == in && request->info && request->method &&
-           request->method->admin == SML_ADMIN_NOT && in->phase != SML_IN_STORING;
+           request->method->admin == SML_ADMIN_NOT && in->phase != SML_IN_STORING &&
+           (in->phase != SML_IN_DONE || is_overdue(in));
 }
 
 static void collect_session(struct sml_served *served, struct shown_list *running,
