@@ -3,7 +3,8 @@
  *
  *   top.c         the command line, one sample as JSON, and the loop that asks and shows
  *   top_view.c    what lies between two answers: rates and quantiles
- *   top_screen.c  the terminal, by ncurses; top_noscreen.c where that was not to be had */
+ *   top_screen.c  the terminal, by ncurses, and top_terminal.c; top_noscreen.c where that was not
+ *                 to be had */
 #ifndef TOOL_TOP_H
 #define TOOL_TOP_H
 
@@ -61,6 +62,9 @@ struct top_picture {
     const char *message;         /* the last line's; "": what keys do */
     bool asking;                 /* the message is a question: y, f, or anything else */
 };
+
+/* top_terminal.c: can a terminal of this name be written to? */
+bool terminal_is_known(const char *name);
 
 /* Take the terminal. False: `why` says why not, and what to do instead. */
 bool screen_open(char *why, size_t size);

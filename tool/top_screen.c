@@ -46,7 +46,7 @@ bool screen_open(char *why, size_t size)
         return false;
     }
     (void)setlocale(LC_CTYPE, "");
-    screen.terminal = name && *name ? newterm(NULL, stdout, stdin) : NULL;
+    screen.terminal = name && terminal_is_known(name) ? newterm(NULL, stdout, stdin) : NULL;
     if (!screen.terminal) {
         snprintf(why, size, "the terminal '%s' is not known; -o json prints one sample",
                  name ? name : "");
