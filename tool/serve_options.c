@@ -48,7 +48,9 @@ enum {
     KEY_PROCS,
     KEY_PROGRAM,
     KEY_RECYCLE_CALLS,
-    KEY_RECYCLE_MEMORY
+    KEY_RECYCLE_MEMORY,
+    KEY_DESCRIBE,
+    KEY_INSPECT
 };
 
 static const struct argp_option options[] = {
@@ -76,6 +78,11 @@ static const struct argp_option options[] = {
       0 },
     { "session-idle", KEY_SESSION_IDLE, "DURATION", 0,
       "Keep a session without a connection this long (default 5m; with a store 24h)", 0 },
+    { "describe", KEY_DESCRIBE, "NAME=TEXT", 0, "What NAME does, for 'semel list'", 0 },
+    { "inspect", KEY_INSPECT, "WHO", 0,
+      "Who may look inside with 'semel list', 'ps' and 'top': 'all' (default), 'own', the server's "
+      "own user on unix:, or 'none'. To cancel is for 'own'",
+      0 },
     { NULL, 0, NULL, 0, "Worker processes:", 3 },
     { "procs", KEY_PROCS, "N", 0,
       "Run the calls in N processes, one at a time in each (or --workers): one that dies costs the "
@@ -230,6 +237,15 @@ static void set_limit(struct method *method, const char *what, struct argp_state
     method->options.limit = (uint32_t)limit;
 }
 
+static void set_describe(struct method *method, const char *what, struct argp_state *state)
+{
+    if (!method)
+        argp_error(state, "--describe: '%s' is not NAME=TEXT", what);
+    if (strlen(what) > SEMEL_DESCRIBE_BYTES)
+        argp_error(state, "--describe: at most %d bytes", SEMEL_DESCRIBE_BYTES);
+    method->options.describe = what;
+}
+
 static void set_max_run(struct service *service, struct method *method, const char *what,
                         struct argp_state *state)
 {
@@ -275,6 +291,8 @@ static void apply_setting(struct service *service, int key, char *arg, struct ar
         set_limit(method, arg, state);
     else if (key == KEY_ON_CRASH)
         set_on_crash(method, arg, state);
+    else if (key == KEY_DESCRIBE)
+        set_describe(method, arg, state);
     else
         set_max_run(service, method, arg, state);
 }
@@ -341,9 +359,21 @@ static void finish_procs(struct service *service, struct argp_state *state)
 static void finish_arguments(struct arguments *a, struct argp_state *state)
 {
     static const struct method builtins[] = {
-        { .name = "echo", .handler = builtin_echo }, { .name = "sleep", .handler = builtin_sleep },
-        { .name = "burn", .handler = builtin_burn }, { .name = "fail", .handler = builtin_fail },
-        { .name = "sum", .handler = builtin_sum },
+        { .name = "echo",
+          .handler = builtin_echo,
+          .options = { .describe = "Replies with the body." } },
+        { .name = "sleep",
+          .handler = builtin_sleep,
+          .options = { .describe = "Waits for the duration that is the body, such as 250ms." } },
+        { .name = "burn",
+          .handler = builtin_burn,
+          .options = { .describe = "Uses as much CPU time as the body says." } },
+        { .name = "fail",
+          .handler = builtin_fail,
+          .options = { .describe = "Fails with the body's code and text: 7 out of paper." } },
+        { .name = "sum",
+          .handler = builtin_sum,
+          .options = { .describe = "The sum of the body's numbers." } },
     };
     struct service *service = a->service;
 
@@ -539,6 +569,15 @@ static const char *needs_store(int key)
     }
 }
 
+static enum semel_inspection inspection_of(const char *who, struct argp_state *state)
+{
+    if (strcmp(who, "all") != 0 && strcmp(who, "own") != 0 && strcmp(who, "none") != 0)
+        argp_error(state, "--inspect: write all, own or none");
+    return strcmp(who, "all") == 0   ? SEMEL_INSPECT_ALL
+           : strcmp(who, "own") == 0 ? SEMEL_INSPECT_OWN
+                                     : SEMEL_INSPECT_NONE;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -551,6 +590,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_MAX_RUN:
     case KEY_IDEMPOTENT:
     case KEY_ON_CRASH:
+    case KEY_DESCRIBE:
         add_setting(a, key, arg, state);
         return 0;
     case KEY_INSECURE:
@@ -558,6 +598,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_ON_DEMAND:
         service->options.on_demand = true;
+        return 0;
+    case KEY_INSPECT:
+        service->options.inspection = inspection_of(arg, state);
         return 0;
     case KEY_LEDGER:
         service->ledger_path = arg;
