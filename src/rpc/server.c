@@ -294,9 +294,15 @@ static enum semel_status start_threads(struct semel_server *server)
     server->watched = true;
     sml_mutex_unlock(&server->queue_lock);
     for (uint32_t i = 0; i < count && status == SEMEL_OK; i++) {
+        bool enough;
+
+        /* The first ones may have work already, and have called for others. */
         sml_mutex_lock(&server->queue_lock);
-        server->threads++;
+        enough = server->threads >= count;
+        server->threads += !enough;
         sml_mutex_unlock(&server->queue_lock);
+        if (enough)
+            break;
         status = sml_server_spawn(server, false);
         if (status != SEMEL_OK) {
             sml_mutex_lock(&server->queue_lock);
