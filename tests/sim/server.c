@@ -81,6 +81,7 @@ struct sim_session *sim_session_new(struct sim_world *world, struct sim_server *
     sml_list_init(&info->commit_link);
     sml_list_push_back(&server->sessions, &info->all);
     session->user = info;
+    session->callee.windows = world->params.windows_up;
     sim_say(world, "session %u of client %u begins", info->serial, client);
     return info;
 }
