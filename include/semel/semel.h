@@ -13,11 +13,14 @@
 #include <semel/loop.h>
 #include <semel/outbox.h>
 #include <semel/peer.h>
+#include <semel/pool.h>
 #include <semel/queue.h>
 #include <semel/request.h>
+#include <semel/router.h>
 #include <semel/server.h>
 #include <semel/status.h>
 #include <semel/store.h>
+#include <semel/stream.h>
 
 #define SEMEL_VERSION_MAJOR 0
 #define SEMEL_VERSION_MINOR 2

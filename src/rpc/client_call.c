@@ -13,6 +13,7 @@
 #include "os/clock.h"
 #include "os/futex.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/commit.h"
 
 /* A started call on the I/O thread reads the clock only so often. */
@@ -59,6 +60,14 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
     call->flags = (uint8_t)((options->rerun_ok ? SML_CALL_RERUN_OK : 0) |
                             (options->refuse_when_full ? SML_CALL_REFUSE_WHEN_FULL : 0));
     return SEMEL_OK;
+}
+
+enum semel_status sml_client_check(const char *method, struct semel_bytes body,
+                                   const struct semel_call_options *options)
+{
+    struct sml_call call;
+
+    return sml_client_describe(&call, method, body, options);
 }
 
 /* Nanoseconds from now; 0: already passed. */
@@ -265,10 +274,11 @@ static enum semel_status start_elsewhere(struct semel_client *client, struct sem
     return SEMEL_OK;
 }
 
-enum semel_status semel_client_start(struct semel_client *client, const char *method,
-                                     struct semel_bytes body,
-                                     const struct semel_call_options *options, semel_done_fn done,
-                                     void *user, struct semel_call **out_call)
+enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
+                                          struct semel_bytes body,
+                                          const struct semel_call_options *options,
+                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct semel_call **out_call)
 {
     struct sml_call described;
     enum semel_status status;
@@ -288,6 +298,7 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     if (!call)
         return SEMEL_NO_MEMORY;
     call->client = client;
+    call->record.call.stream = stream;
     call->done = done;
     call->user = user;
     /* The handle's reference exists before the completion can drop the other one. */
@@ -298,6 +309,14 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     if (status != SEMEL_OK)
         free(call);
     return status;
+}
+
+enum semel_status semel_client_start(struct semel_client *client, const char *method,
+                                     struct semel_bytes body,
+                                     const struct semel_call_options *options, semel_done_fn done,
+                                     void *user, struct semel_call **out_call)
+{
+    return sml_client_start_stream(client, method, body, options, NULL, done, user, out_call);
 }
 
 void semel_call_cancel(struct semel_call *call)

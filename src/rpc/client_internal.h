@@ -91,6 +91,8 @@ struct semel_client {
     struct sml_link link;
     struct sml_pen pen;
     struct sml_client_conn conn;
+    struct sml_list ready;   /* streams whose callbacks the I/O thread is to run */
+    uint64_t parts_written;  /* when parts were last written at once */
     struct sml_list posted;  /* finished calls whose callbacks the I/O thread is to run */
     struct sml_cond changed; /* of `state`, and of `inside` reaching 0 */
     uint64_t now;            /* the clock, last read under the lock */
@@ -219,6 +221,20 @@ void sml_client_outbox_ended(struct semel_client *client, struct sml_call *call,
 enum semel_status sml_client_describe(struct sml_call *call, const char *method,
                                       struct semel_bytes body,
                                       const struct semel_call_options *options);
+
+/* As semel_client_start, of a call with a stream. */
+enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
+                                          struct semel_bytes body,
+                                          const struct semel_call_options *options,
+                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct semel_call **out_call);
+
+/* --- client_stream.c --------------------------------------------------------------------- */
+
+/* News of streams reach whoever waits. Lock held, after the machine had input or time passed. */
+void sml_client_streams(struct semel_client *client);
+/* The I/O thread runs their callbacks. Lock not held; `ready` was taken under it. */
+void sml_client_run_ready(struct sml_list *ready);
 
 /* --- client_io.c: the I/O thread ---------------------------------------------------------- */
 

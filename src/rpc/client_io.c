@@ -421,15 +421,19 @@ static void carry_out(struct semel_client *client)
 static void deliver_all(struct semel_client *client)
 {
     struct sml_batch batch;
-    struct sml_list posted;
+    struct sml_list posted, ready;
 
     sml_batch_init(&batch);
     sml_list_init(&posted);
+    sml_list_init(&ready);
+    sml_client_streams(client);
     sml_client_collect(client, &batch);
     sml_list_move_all(&posted, &client->posted);
-    if (batch.count == 0 && sml_list_empty(&posted))
+    sml_list_move_all(&ready, &client->ready);
+    if (batch.count == 0 && sml_list_empty(&posted) && sml_list_empty(&ready))
         return;
     sml_client_unlock(client);
+    sml_client_run_ready(&ready);
     sml_client_deliver(client, &batch, SML_ON_IO);
     sml_client_run_posted(&posted);
     sml_mutex_lock(&client->lock);
@@ -442,6 +446,7 @@ static bool something_to_do(const struct semel_client *client)
     return client->link.close_wanted || client->link.save_wanted ||
            (client->link.connect_wanted && !conn->closing) ||
            !sml_list_empty(&client->link.caller.done) || !sml_list_empty(&client->posted) ||
+           !sml_list_empty(&client->ready) || !sml_list_empty(&client->link.caller.events) ||
            (conn->open && !conn->closing && conn->broken) ||
            (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||
            (conn->open && !conn->closing && !client->pen.held && !client->pen.blocked &&

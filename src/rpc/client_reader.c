@@ -163,7 +163,8 @@ void sml_client_settle(struct semel_client *client)
     /* Awake, it looks at everything before it sleeps. */
     if (client->asleep_until == 0)
         return;
-    if (client->link.close_wanted || client->link.connect_wanted || client->link.save_wanted ||
+    if (!sml_list_empty(&client->ready) || !sml_list_empty(&client->link.caller.events) ||
+        client->link.close_wanted || client->link.connect_wanted || client->link.save_wanted ||
         conn->broken || !sml_list_empty(&client->link.caller.done) ||
         (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||
         sml_link_timeout(&client->link) < client->asleep_until)

@@ -183,8 +183,7 @@ void sml_conn_touch(struct sml_conn *conn)
     sml_list_push_back(&conn->server->touched, &conn->touched_link);
 }
 
-/* The leader is to flush it; lock held, any thread. */
-static void post(struct sml_conn *conn)
+void sml_conn_post(struct sml_conn *conn)
 {
     struct semel_server *server = conn->server;
 
@@ -224,15 +223,15 @@ void sml_conn_write(struct sml_conn *conn)
         break;
     case SML_PEN_BROKEN:
         sml_channel_shutdown(&conn->channel);
-        post(conn);
+        sml_conn_post(conn);
         break;
     case SML_PEN_MORE:
     case SML_PEN_STARVED:
-        post(conn);
+        sml_conn_post(conn);
         break;
     case SML_PEN_CLEAR:
         if (conn->peer.state == SML_PEER_CLOSING || conn->goodbye)
-            post(conn);
+            sml_conn_post(conn);
         break;
     case SML_PEN_TAKEN:
     case SML_PEN_CLOSED:
@@ -514,7 +513,7 @@ static enum sml_peer_event step(struct sml_conn *conn, const uint8_t *data, size
     sml_mutex_lock(conn->lock);
     event = sml_peer_input(&conn->peer, data, size, out_used, out_hello, now);
     if (conn->served && event != SML_PEER_ENDED)
-        sml_served_collect(conn->served);
+        sml_served_collect(conn->served, now);
     if (sml_peer_wants_write(&conn->peer) || conn->peer.state == SML_PEER_CLOSING)
         sml_conn_touch(conn);
     sml_mutex_unlock(conn->lock);

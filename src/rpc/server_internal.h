@@ -49,6 +49,8 @@
 #include "os/wake.h"
 #include "rpc/commit.h"
 #include "rpc/pen.h"
+#include "rpc/server_admin.h"
+#include "rpc/tally.h"
 #include "session/host.h"
 
 #define SML_STRIPES 32
@@ -77,8 +79,12 @@
 #define SML_DRAIN_CHECK_NS 5000000
 #define SML_STARVED_NS 5000000 /* until a buffer is asked for again */
 
+#define SML_WORKERS_MAX 4096
+#define SML_SLOT_WORDS (SML_WORKERS_MAX / 64 + 1)
+
 struct sml_served;
 struct sml_conn;
+struct sml_request_stream;
 struct sml_worker;
 
 /* --- methods ------------------------------------------------------------------------------ */
@@ -96,12 +102,17 @@ struct sml_method {
     struct sml_method *next; /* in its bucket; never changes once published */
     const char *name;
     uint8_t name_bytes;
+    uint8_t admin;        /* enum sml_admin: one of the server's own, answered by its own thread */
+    const char *describe; /* "" for nothing */
+    _Atomic(struct sml_tally *) *tallies; /* by slot, see sml_method_tally; NULL: no call yet */
+    uint32_t tally_slots;
     enum semel_kind kind;
     semel_handler_fn handler;
     semel_transaction_fn transaction; /* TRANSACTIONAL: instead of handler */
     void *user;
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
+    bool takes_items;
     enum semel_on_crash on_crash;
     semel_handler_fn resolve;
     void *resolve_user;
@@ -130,6 +141,7 @@ enum sml_place {
     SML_AT_TXN,       /* for the committer to run */
     SML_AT_PARKED,    /* its method is at its limit */
     SML_AT_STALLED,   /* its session has too many stored replies */
+    SML_AT_ASKED,     /* for the thread of the reserved methods */
     SML_AT_WORK       /* its handler has begun */
 };
 
@@ -140,16 +152,19 @@ struct semel_request {
     struct sml_method *method;
     struct sml_incoming *in; /* NULL once finished */
     struct sml_peer_info *info;
-    struct sml_worker *runner; /* inside its handler, not taken */
-    uint64_t order;            /* of arrival */
-    uint64_t work_ns;          /* what it adds to short_work_ns */
-    enum sml_place place;      /* queue_lock; STALLED: and the stripe */
-    bool started;              /* its start is stored */
-    bool alone;                /* transactional: in a transaction of its own */
-    bool again;                /* ... or with others that an interrupted call has cost theirs */
+    struct sml_worker *runner;  /* inside its handler, not taken */
+    uint64_t order;             /* of arrival */
+    uint64_t arrived;           /* when it was complete */
+    enum semel_outcome outcome; /* what was said, once finished */
+    uint64_t work_ns;           /* what it adds to short_work_ns */
+    enum sml_place place;       /* queue_lock; STALLED: and the stripe */
+    bool started;               /* its start is stored */
+    bool alone;                 /* transactional: in a transaction of its own */
+    bool again;                 /* ... or with others that an interrupted call has cost theirs */
     struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
     bool finished;
     bool taken;
+    struct sml_request_stream *stream; /* NULL: it has none */
     atomic_int parties; /* taken: the handler and whoever finishes; the last one frees */
 
     /* Cancellation, queue_lock. */
@@ -178,6 +193,7 @@ struct sml_served {
     struct sml_list stalled;
     struct sml_heap_node timer; /* queue_lock */
     uint64_t timer_at;
+    uint64_t parts_written; /* when parts were last written at once */
 };
 
 enum sml_conn_state {
@@ -220,13 +236,16 @@ enum sml_signal { SML_SIGNAL_NONE, SML_SIGNAL_WORK, SML_SIGNAL_LOOK };
 struct sml_worker {
     struct sml_thread thread;
     struct semel_server *server;
-    bool for_work;             /* made because a call waits */
-    struct sml_list all;       /* server->workers or server->left; queue_lock */
-    struct sml_list idle_link; /* queue_lock */
-    _Atomic uint32_t signal;   /* enum sml_signal */
-    bool inlining;             /* its own: runs a handler as the leader */
-    bool took;                 /* its own: the handler took its request */
-    bool forked;               /* its own: it came out of a handler in a child process */
+    bool for_work;                       /* made because a call waits */
+    uint32_t slot;                       /* its tallies; no other thread has it at the same time */
+    _Atomic(struct sml_method *) method; /* whose handler it is in; NULL: in none */
+    _Atomic uint64_t since;              /* ... since then */
+    struct sml_list all;                 /* server->workers or server->left; queue_lock */
+    struct sml_list idle_link;           /* queue_lock */
+    _Atomic uint32_t signal;             /* enum sml_signal */
+    bool inlining;                       /* its own: runs a handler as the leader */
+    bool took;                           /* its own: the handler took its request */
+    bool forked;                         /* its own: it came out of a handler in a child process */
 };
 
 struct sml_place_to_listen { /* the leader's and host_lock's */
@@ -340,7 +359,22 @@ struct semel_server {
     _Atomic uint32_t watch_word; /* enum in server_watch.c */
 
     struct sml_server_totals totals;
+
+    uint64_t slots_taken[SML_SLOT_WORDS]; /* of workers; queue_lock */
+    struct sml_admin_desk admin;
 };
+
+/* A call of the method has ended so, `ns` after it had arrived. See server_admin.h for slots. */
+static inline void sml_method_tally(struct sml_method *method, uint32_t slot,
+                                    enum semel_outcome outcome, uint64_t ns)
+{
+    struct sml_tally *tally = atomic_load_explicit(&method->tallies[slot], memory_order_relaxed);
+
+    if (SML_UNLIKELY(tally == NULL))
+        tally = sml_method_tally_create(method, slot);
+    if (SML_LIKELY(tally != NULL))
+        sml_tally_add(tally, outcome, ns);
+}
 
 /* server.c */
 /* OK; INVALID, FORKED, STOPPED. */
@@ -415,6 +449,9 @@ struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out
 void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn);
 
 /* server_run.c: handlers. */
+/* The call has ended before its handler began, or its verdict was given: stripe held, released on
+ * return. */
+void sml_request_let_go(struct semel_request *request);
 /* Run short calls for a while. Returns whether `worker` is still the leader. */
 bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worker);
 /* Call the callbacks of requests that were cancelled. Returns as sml_server_run_inline. */
@@ -473,6 +510,27 @@ struct sml_reply_receipt {
     void (*told)(struct sml_reply_receipt *receipt, bool accepted);
 };
 
+/* The leader is to flush it; lock held, any thread. */
+void sml_conn_post(struct sml_conn *conn);
+
+/* request_stream.c: streams of calls. */
+/* The call's stream gets its shell part. False: no memory. */
+bool sml_request_open_stream(struct semel_request *request);
+/* The request is finished: stripe held. */
+void sml_request_close_stream(struct semel_request *request);
+/* It was cancelled, or its server stops: whoever waits looks. */
+void sml_request_stir_stream(struct semel_request *request);
+/* News of the session's streams reach their handlers; stripe held. */
+void sml_served_streams(struct sml_served *served);
+/* Items for handlers that take them as they come, instead of semel_request_next: `fn` is called
+ * under the stripe whenever there is something, until the request is finished, and once at once. It
+ * calls neither the server nor the application, but for sml_request_next_here. `fn` NULL: no
+ * more. Any thread that may use the request. */
+typedef void (*sml_items_fn)(struct semel_request *request, void *user);
+void sml_request_on_items(struct semel_request *request, sml_items_fn fn, void *user);
+/* As semel_request_next with a timeout of 0, inside of `fn`. */
+enum semel_status sml_request_next_here(struct semel_request *request, struct semel_bytes *out);
+
 /* server_session.c: sessions. */
 /* Whoever asked is told what became of its reply; stripe held. */
 void sml_served_receipts(struct sml_served *served);
@@ -481,7 +539,7 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
 void sml_conn_detach(struct sml_conn *conn, uint64_t now);
 /* The session's calls that are ready go to the leader's batch; cancellations are passed on; stripe
  * held. */
-void sml_served_collect(struct sml_served *served);
+void sml_served_collect(struct sml_served *served, uint64_t now);
 void sml_served_cancels(struct sml_served *served);
 /* The session's timer is no later than its callee's; stripe held. */
 void sml_served_retime(struct sml_served *served);
@@ -511,6 +569,10 @@ void sml_info_unref(struct sml_peer_info *info);
 /* As semel_server_export, for a name that is reserved for the library. */
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user);
+/* The same for one that the thread of server_admin.c answers; idempotent. */
+enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,
+                                          enum sml_admin admin, semel_handler_fn handler,
+                                          const char *describe);
 
 /* request.c */
 /* As semel_request_reply, to a handler that is neither transactional nor resolves; if it returns OK

@@ -102,6 +102,7 @@ static void end_locked(struct sml_served *served)
     struct semel_server *server = served->server;
 
     sml_host_end(&server->host, served->session);
+    sml_served_streams(served);
     served->ended = true;
     if (served->conn) {
         served->conn->served = NULL;
@@ -296,6 +297,7 @@ static struct semel_request *new_request(struct semel_server *server)
 static void reject(struct sml_served *served, struct semel_request *request, enum semel_status why,
                    const char *text)
 {
+    sml_request_close_stream(request);
     sml_callee_reject(&served->session->callee, request->in, why, text);
     sml_list_push_back(&served->server->stash, &request->link);
 }
@@ -311,6 +313,7 @@ static void turn_away(struct sml_served *served, struct semel_request *request)
                stops ? "the server stops" : "the server is draining");
         return;
     }
+    sml_request_close_stream(request);
     if (stops)
         sml_callee_postpone_to_restart(&served->session->callee, request->in);
     else
@@ -318,7 +321,7 @@ static void turn_away(struct sml_served *served, struct semel_request *request)
     sml_list_push_back(&server->stash, &request->link);
 }
 
-static void admit(struct sml_served *served, struct sml_incoming *in)
+static void admit(struct sml_served *served, struct sml_incoming *in, uint64_t now)
 {
     struct semel_server *server = served->server;
     struct semel_request *request = new_request(server);
@@ -331,30 +334,44 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
     request->served = served;
     request->in = in;
     request->info = served->conn->info;
+    request->arrived = now;
     request->method = sml_server_find_method(server, in->method, in->method_bytes);
     in->user = request;
+    if (in->stream && !sml_request_open_stream(request)) {
+        sml_callee_refuse(&served->session->callee, in, server->busy_ms);
+        sml_list_push_back(&server->stash, &request->link);
+        return;
+    }
     if (request->method == NULL) {
         reject(served, request, SEMEL_NO_METHOD, "no such method");
     } else if ((in->flags & SML_CALL_RERUN_OK) && request->method->kind != SEMEL_IDEMPOTENT) {
         reject(served, request, SEMEL_INVALID, "the caller allows a rerun, the method does not");
+    } else if (!sml_admin_permits(request)) {
+        reject(served, request, SEMEL_DENIED, "for the user whose server this is");
+    } else if ((in->flags & SML_CALL_SENDS) && !request->method->takes_items) {
+        reject(served, request, SEMEL_NO_STREAM, "the method takes no items");
     } else if (server->goodbye_until != SML_NEVER || server->drain_begun) {
         turn_away(served, request);
     } else {
         request->info->refs++;
         request->order = ++server->order;
-        sml_list_push_back(&server->batch, &request->link);
+        if (request->method->admin == SML_ADMIN_NOT)
+            sml_list_push_back(&server->batch, &request->link);
+        else
+            sml_admin_ask(request);
     }
 }
 
-void sml_served_collect(struct sml_served *served)
+void sml_served_collect(struct sml_served *served, uint64_t now)
 {
     struct sml_incoming *in;
     uint64_t count = 0;
 
     for (; (in = sml_callee_take(&served->session->callee)) != NULL; count++)
-        admit(served, in);
+        admit(served, in, now);
     if (count > 0)
         atomic_fetch_add_explicit(&served->server->totals.calls, count, memory_order_relaxed);
+    sml_served_streams(served);
     sml_served_cancels(served);
     sml_served_receipts(served);
     sml_served_unstall(served);
@@ -383,6 +400,7 @@ void sml_request_forget(struct semel_request *request)
 
     SML_ASSERT(!begun);
     request->in = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_request_unqueue_locked(request);
@@ -403,6 +421,7 @@ void sml_served_cancels(struct sml_served *served)
         if (request == NULL)
             continue; /* its transaction's fate is unknown */
         /* Out of the queue under the same lock: a worker may be about to take it. */
+        sml_request_stir_stream(request);
         sml_mutex_lock(&server->queue_lock);
         waits = request->place != SML_AT_WORK && request->place != SML_AT_NOWHERE;
         if (waits)
@@ -525,6 +544,7 @@ void sml_server_postpone(struct semel_request *request)
     sml_mutex_lock(served->lock);
     sml_callee_postpone_to_restart(&served->session->callee, request->in);
     request->in = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_request_unqueue_locked(request);

@@ -26,21 +26,29 @@ static uint64_t charge_of(size_t bytes)
     return bytes + SML_PART_CHARGE;
 }
 
-struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes bytes)
+struct sml_part *sml_part_create_headed(const struct sml_mem *mem, enum sml_part_kind kind,
+                                        struct semel_bytes head, struct semel_bytes bytes)
 {
-    struct sml_part *part = sml_alloc(mem, sizeof *part + bytes.size);
+    struct sml_part *part = sml_alloc(mem, sizeof *part + head.size + bytes.size);
 
-    SML_ASSERT(bytes.size <= SML_FRAGMENT_BYTES);
+    SML_ASSERT(head.size + bytes.size <= SML_FRAGMENT_BYTES);
     if (part == NULL)
         return NULL;
     sml_list_init(&part->node);
     part->number = part->charge_end = 0;
     part->kind = kind;
-    part->size = (uint32_t)bytes.size;
+    part->size = (uint32_t)(head.size + bytes.size);
+    if (head.size > 0)
+        memcpy(part->bytes, head.data, head.size);
     if (bytes.size > 0)
-        memcpy(part->bytes, bytes.data, bytes.size);
+        memcpy(part->bytes + head.size, bytes.data, bytes.size);
     return part;
+}
+
+struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
+                                 struct semel_bytes bytes)
+{
+    return sml_part_create_headed(mem, kind, semel_bytes(NULL, 0), bytes);
 }
 
 void sml_stream_init(struct sml_stream *stream, bool sends, bool takes)

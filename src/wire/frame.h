@@ -34,7 +34,6 @@
 #define SML_BUSY_FRAME_BYTES (SML_HEADER_BYTES + 4)
 #define SML_PART_OVERHEAD (SML_HEADER_BYTES + 16) /* of a PART frame beside its bytes */
 #define SML_CREDIT_FRAME_BYTES (SML_HEADER_BYTES + 24)
-#define SML_PROGRESS_BYTES 4096 /* of a PROGRESS part, at most */
 #define SML_XID_MAX (UINT64_C(1) << 63)
 
 enum sml_frame_type {

@@ -385,7 +385,7 @@ static const char *decode_part(const uint8_t *p, size_t size, struct sml_frame *
         return "PART that ends its stream has bytes";
     if (kind == SML_PART_PIECE && bytes == 0)
         return "PART is an empty piece";
-    if (kind == SML_PART_PROGRESS && (number != 0 || bytes > SML_PROGRESS_BYTES))
+    if (kind == SML_PART_PROGRESS && (number != 0 || bytes > SEMEL_PROGRESS_BYTES))
         return "PART is no possible progress";
     part->number = number;
     part->kind = (enum sml_part_kind)kind;
