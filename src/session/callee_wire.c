@@ -313,9 +313,9 @@ static uint64_t known_to(const struct sml_callee *callee)
 static uint64_t held_of(const struct sml_callee *callee, const struct sml_incoming *in,
                         uint64_t held)
 {
-    if (in && in->phase == SML_IN_DONE)
-        return held <= in->verdict.body.size ? held : 0;
-    return callee->restored ? held : 0;
+    if (in && in->phase == SML_IN_DONE && held <= in->verdict.body.size)
+        return held;
+    return callee->durable ? held : 0;
 }
 
 static enum semel_status check_entries(struct sml_callee *callee, uint64_t next,
@@ -372,6 +372,10 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
         callee->counters.reattached++;
         break;
     case SML_IN_DONE:
+        if (held > in->verdict.body.size) { /* of another verdict: see held_of */
+            listed.state = SML_STATE_RUNNING;
+            break;
+        }
         listed.state = SML_STATE_DONE;
         listed.offset = held;
         /* Who has bytes of the reply has all that comes before it. */

@@ -633,6 +633,7 @@ static bool with_failure(uint64_t nth, int way)
     assert_true(failed || done->verdict.outcome == SEMEL_VALUE);
     sml_caller_accept(&f->link.caller, done, f->now);
     sml_stream_clear(&t.stream, &mem);
+    free(done->reply);
     free(done);
     pump_all(f);
     if (t.in)

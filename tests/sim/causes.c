@@ -74,8 +74,8 @@ static bool turned_away(const struct sim_world *world, const struct sim_row *row
         return row->kind == SIM_TXN &&
                (row->durable.spoiler || world->durable->refused || unit->durable.shared);
     case SEMEL_POISONED:
-        return row->kind == SIM_TXN &&
-               world->rows[row->durable.contents].durable.died >= SEMEL_CRASHES_MAX;
+        /* Also by others' faults, if they struck while it ran. */
+        return row->kind == SIM_TXN && unit->runs >= SEMEL_CRASHES_MAX;
     case SEMEL_KEY_MISMATCH:
         return row->durable.keyed && unit->durable.mixed;
     case SEMEL_SERVER_DIED:

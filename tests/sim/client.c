@@ -418,6 +418,7 @@ static void begin_link(struct sim_world *world, struct sim_client *client)
         options.kept = options.reconnect = true;
     }
     sml_link_init(&client->link, &client->arena.mem, &client->entropy, &options, world->now);
+    client->link.caller.windows = world->params.windows_down;
     if (world->durable)
         sim_watch_begin(world, client);
     if (!client->outbox)

@@ -81,6 +81,7 @@ struct sim_session *sim_session_new(struct sim_world *world, struct sim_server *
     sml_list_init(&info->commit_link);
     sml_list_push_back(&server->sessions, &info->all);
     session->user = info;
+    session->callee.windows = world->params.windows_up;
     sim_say(world, "session %u of client %u begins", info->serial, client);
     return info;
 }
@@ -277,6 +278,9 @@ static void check_states(struct sim_world *world, const struct sml_peer *peer)
 
         if (expected == SML_STATE_EXPECTED && (in->begun || in->in_doubt))
             expected = SML_STATE_IN_DOUBT;
+        if (expected == SML_STATE_DONE && peer->states[i].state == SML_STATE_RUNNING &&
+            callee->durable) /* the client has a part of another verdict: it was rolled back */
+            expected = SML_STATE_RUNNING;
         if (!in || expected != peer->states[i].state)
             sim_fail(world, "the resume says of xid %llu state %d, but its phase is %d",
                      (unsigned long long)peer->states[i].xid, (int)peer->states[i].state,

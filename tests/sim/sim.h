@@ -733,8 +733,9 @@ struct sim_params {
     uint32_t busy_ms;
     size_t pipe_bytes;
     uint32_t calls_per_fault;
-    uint32_t big_in; /* one body in so many is big */
-    bool exact;      /* bodies and inputs in memory of exactly their size */
+    uint32_t big_in;                   /* one body in so many is big */
+    bool exact;                        /* bodies and inputs in memory of exactly their size */
+    uint64_t windows_up, windows_down; /* what other streams of a session hold, at each end */
     struct sml_link_options link;
     struct sml_host_options host;
 };

@@ -266,6 +266,10 @@ void sim_params_draw(struct sim_world *world)
     params->calls_per_fault = (uint32_t)PICK(rng, 2, 4, 8, 12);
     params->big_in = sim_on(world, SIM_BIG_BODIES) ? (uint32_t)PICK(rng, 50, 300, 1000) : 0;
     params->exact = sim_chance(rng, 8);
+    if (sim_on(world, SIM_STREAMS)) { /* then few streams may hold much, or none */
+        params->windows_up = SML_STREAM_WINDOWS - PICK(rng, 64, 64, 2, 0) * SML_STREAM_WINDOW;
+        params->windows_down = SML_STREAM_WINDOWS - PICK(rng, 64, 64, 2, 0) * SML_STREAM_WINDOW;
+    }
     draw_link(world);
     draw_host(world);
     if (world->options->clients && params->clients > world->options->clients)
@@ -308,8 +312,9 @@ static void check_settled(struct sim_world *world)
         if (!client->alive || client->dirty)
             continue;
         if (!sml_caller_idle(caller) || caller->unreleased || caller->pending ||
-            caller->bytes_out || caller->by_xid.count || caller->ack_count || caller->windows ||
-            !sml_list_empty(&caller->streams) || !sml_list_empty(&caller->events))
+            caller->bytes_out || caller->by_xid.count || caller->ack_count ||
+            caller->windows != world->params.windows_down || !sml_list_empty(&caller->streams) ||
+            !sml_list_empty(&caller->events))
             sim_fail(world, "settled client %u is not empty: unreleased %u, pending %u, out %llu",
                      i, caller->unreleased, caller->pending, (unsigned long long)caller->bytes_out);
     }
@@ -325,7 +330,8 @@ static void check_settled(struct sim_world *world)
                 continue;
             if (!sml_callee_empty(&info->session->callee) || info->session->callee.held ||
                 info->session->callee.bytes_in || info->session->callee.bytes_stored ||
-                info->session->callee.windows || !sml_list_empty(&info->session->callee.streams))
+                info->session->callee.windows != world->params.windows_up ||
+                !sml_list_empty(&info->session->callee.streams))
                 sim_fail(world, "settled session %u is not empty", info->serial);
         }
     }
