@@ -106,11 +106,13 @@ struct semel_method_options {
     semel_handler_fn resolve;
     void *resolve_user;
     bool takes_items; /* the caller may send a stream: semel_request_next */
+    bool tells_start; /* a caller that takes a stream has an empty progress when the handler begins:
+                         see semel_task_export */
 };
 #ifdef __cplusplus
 #define SEMEL_METHOD_OPTIONS_INIT {}
 #else
-#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false }
+#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false }
 #endif
 
 /* Create a server that listens nowhere yet.
