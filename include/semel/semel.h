@@ -16,6 +16,7 @@
 #include <semel/pool.h>
 #include <semel/queue.h>
 #include <semel/request.h>
+#include <semel/router.h>
 #include <semel/server.h>
 #include <semel/status.h>
 #include <semel/store.h>

@@ -17,6 +17,7 @@
 #include "rpc/client_internal.h"
 #include "rpc/commit.h"
 #include "rpc/item.h"
+#include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
 
 #define GATE_INSIDE 1u /* on_ready is running */
@@ -134,7 +135,7 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     if (!stream)
         return SEMEL_NO_MEMORY;
     sml_stream_init(&stream->flow, options->sends, options->takes);
-    sml_item_reader_init(&stream->reader);
+    sml_item_reader_init(&stream->reader, client->options.body_bytes);
     sml_list_init(&stream->ready_link);
     stream->client = client;
     stream->on_ready = options->on_ready;
@@ -158,19 +159,24 @@ void semel_stream_cancel(struct semel_stream *stream)
         semel_call_cancel(stream->call);
 }
 
-void semel_stream_free(struct semel_stream *stream)
+void sml_stream_detach(struct semel_stream *stream)
 {
     uint32_t gate;
 
-    if (!stream || !sml_origin_is_mine(&stream->client->origin))
-        return;
     gate = atomic_fetch_or(&stream->gate, GATE_FREED) | GATE_FREED;
     while ((gate & GATE_INSIDE) && atomic_load(&stream->telling) != sml_thread_self().value) {
         (void)sml_futex_wait(&stream->gate, gate, SML_NEVER);
         gate = atomic_load(&stream->gate);
     }
-    semel_stream_cancel(stream);
     stream_unref(stream);
+}
+
+void semel_stream_free(struct semel_stream *stream)
+{
+    if (!stream || !sml_origin_is_mine(&stream->client->origin))
+        return;
+    semel_stream_cancel(stream);
+    sml_stream_detach(stream);
 }
 
 /* --- waiting ----------------------------------------------------------------------------- */
@@ -271,7 +277,8 @@ enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_by
         const struct sml_outflow *out = &stream->flow.out;
 
         status = add_parts(stream, &parts);
-        write_parts(client, item.size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS);
+        write_parts(client,
+                    item.size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS);
     }
     sml_client_settle(client);
     sml_client_unlock(client);
@@ -299,6 +306,35 @@ enum semel_status semel_stream_end(struct semel_stream *stream)
     sml_client_settle(client);
     sml_client_unlock(client);
     return SEMEL_OK;
+}
+
+/* Between two looks whether the socket has taken the rest. */
+#define FLUSH_TICK SML_MS
+
+enum semel_status sml_stream_flush(struct semel_stream *stream, uint64_t until)
+{
+    struct semel_client *client = stream->client;
+    bool written = false;
+
+    while (!is_over(stream)) {
+        uint32_t seen = sml_news_seen(&stream->news);
+        uint64_t now = sml_clock_now();
+
+        sml_mutex_lock(&client->lock);
+        client->now = now;
+        if (!sml_client_on_io(client))
+            sml_client_write(client, false);
+        written = sml_outflow_is_drained(&stream->flow.out) && !client->pen.held &&
+                  sml_pen_unsent(&client->pen) == 0;
+        sml_client_settle(client);
+        sml_client_unlock(client);
+        if (written)
+            return SEMEL_OK;
+        if (now >= until)
+            return SEMEL_WOULD_BLOCK;
+        (void)sml_news_wait(&stream->news, seen, sml_time_min(until, now + FLUSH_TICK));
+    }
+    return SEMEL_END;
 }
 
 /* --- reading ----------------------------------------------------------------------------- */

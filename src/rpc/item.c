@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void sml_item_reader_init(struct sml_item_reader *reader)
+void sml_item_reader_init(struct sml_item_reader *reader, uint64_t max)
 {
     memset(reader, 0, sizeof *reader);
+    reader->max = max;
     sml_list_init(&reader->parts);
 }
 
@@ -24,7 +25,7 @@ void sml_item_reader_clear(struct sml_item_reader *reader)
     sml_parts_free(&reader->parts);
     sml_release(&sml_mem_libc, reader->held);
     free(reader->whole);
-    sml_item_reader_init(reader);
+    sml_item_reader_init(reader, reader->max);
 }
 
 bool sml_item_reader_take(struct sml_item_reader *reader, struct sml_inflow *in)
@@ -43,6 +44,9 @@ static bool append(struct sml_item_reader *reader, const struct sml_part *part)
 {
     size_t need = reader->size + part->size;
 
+    reader->too_much |= need > reader->max;
+    if (reader->too_much)
+        return true;
     if (need > reader->room) {
         size_t room = need > 2 * reader->room ? need : 2 * reader->room;
         uint8_t *whole = realloc(reader->whole, room);
@@ -68,7 +72,7 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
     while ((part = sml_part_pop(&reader->parts)) != NULL) {
         bool last = part->kind == SML_PART_ITEM;
 
-        if (last && !reader->open) {
+        if (last && !reader->open && part->size <= reader->max) {
             reader->held = part;
             *out = semel_bytes(part->bytes, part->size);
             return SEMEL_OK;
@@ -79,6 +83,10 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
         }
         reader->open = !last;
         sml_release(&sml_mem_libc, part);
+        if (last && reader->too_much) {
+            reader->too_much = false;
+            return SEMEL_TOO_LARGE;
+        }
         if (last) {
             *out = semel_bytes(reader->whole, reader->size);
             return SEMEL_OK;

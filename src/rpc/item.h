@@ -14,10 +14,12 @@ struct sml_item_reader {
     struct sml_part *held; /* backs the last item, if it came in one part */
     uint8_t *whole;        /* backs it else, or has what came of the next */
     size_t size, room;
-    bool open; /* `whole` has the beginning of an item */
+    uint64_t max;  /* of an item's bytes */
+    bool open;     /* `whole` has the beginning of an item */
+    bool too_much; /* the item that is open is larger: the rest of it is thrown away */
 };
 
-void sml_item_reader_init(struct sml_item_reader *reader);
+void sml_item_reader_init(struct sml_item_reader *reader, uint64_t max);
 /* What was read is void, and so are its bytes. */
 void sml_item_reader_clear(struct sml_item_reader *reader);
 
@@ -25,7 +27,7 @@ void sml_item_reader_clear(struct sml_item_reader *reader);
 bool sml_item_reader_take(struct sml_item_reader *reader, struct sml_inflow *in);
 
 /* The next whole item, valid until the next call. Returns OK; WOULD_BLOCK: it is not all here;
- * NO_MEMORY: nothing is lost. */
+ * TOO_LARGE: it was larger than it may be, and is gone; NO_MEMORY: nothing is lost. */
 enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct semel_bytes *out);
 
 /* Cut an item into parts, to be added to a stream in this order: on `out`, a list head. False: no

@@ -26,7 +26,7 @@ bool sml_request_open_stream(struct semel_request *request)
     request->stream = calloc(1, sizeof *request->stream);
     if (request->stream == NULL)
         return false;
-    sml_item_reader_init(&request->stream->reader);
+    sml_item_reader_init(&request->stream->reader, request->server->body_bytes);
     return true;
 }
 
