@@ -127,8 +127,8 @@ SEMEL_API enum semel_outcome semel_future_outcome(const struct semel_future *fut
 /* A deferred of its end. It fires after the last callback: with the future as its value, which is
  * one reference, if it COMPLETED; or it fails with the result's status, code and text, or with
  * CANCELLED, and the future beside it. Cancelling it cancels the future.
- * out  one reference, owned by caller. Returns: OK; INVALID; NO_MEMORY; DENIED; ALREADY: it is done,
- * and all was told. Thread: loop thread. Blocks: no. Since: 0.4 */
+ * out  one reference, owned by caller. Returns: OK; INVALID; NO_MEMORY; DENIED; ALREADY: it is
+ * done, and all was told. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_future_defer(struct semel_future *future,
                                                struct semel_deferred **out) SEMEL_MUST_USE;
 
@@ -144,10 +144,10 @@ enum semel_executor_state {
 struct semel_executor_options {
     /* Where tasks run: at most one of these. Both are lent until destroy, and not closed. With
      * neither the executor makes a pool of its own, and ends it. */
-    struct semel_pool *pool;     /* in its workers */
-    struct semel_client *client; /* where it leads to */
+    struct semel_pool *pool;                   /* in its workers */
+    struct semel_client *client;               /* where it leads to */
     const struct semel_pool_options *own_pool; /* of that pool; borrowed; NULL for the defaults */
-    uint32_t waiting_tasks;      /* bound of tasks that have not begun; 0: SEMEL_WAITING_TASKS */
+    uint32_t waiting_tasks; /* bound of tasks that have not begun; 0: SEMEL_WAITING_TASKS */
     /* Once for each state that it comes to. It may not destroy the executor. */
     void (*on_state)(struct semel_executor *executor, enum semel_executor_state state, void *user);
     void *user;

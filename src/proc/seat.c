@@ -283,7 +283,7 @@ static struct sml_seat *next_decidable(struct semel_pool *pool,
 
 void sml_seat_tell_decidable(struct semel_pool *pool)
 {
-    void (*decidable)(struct sml_seat *seat);
+    void (*decidable)(struct sml_seat * seat);
     struct sml_seat *seat;
 
     sml_mutex_lock(&pool->lock);

@@ -2,8 +2,8 @@
 /* task.c - futures: what a run says becomes words of task_state.h, and these what is told.
  *
  * Every word goes through sml_task_hear; whatever is not legal cannot happen here, and is an
- * invariant. The first thing that a run says, whatever it is, stands for *started*. An end without a
- * sign of a beginning is two words, started and raised, and one change: what has not run is not
+ * invariant. The first thing that a run says, whatever it is, stands for *started*. An end without
+ * a sign of a beginning is two words, started and raised, and one change: what has not run is not
  * called executing.
  *
  * Whoever calls back holds a reference, and looks at the future again afterwards: the callback may

@@ -34,8 +34,8 @@ struct sml_run_ops {
     /* As semel_future_kill. */
     enum semel_status (*kill)(struct sml_run *run);
     int (*pid)(const struct sml_run *run);
-    /* Let it go, whether it is over or not. It does not stir any more when this has returned. What is
-     * certain of one that was not over: NOT_EXECUTED, or UNKNOWN. */
+    /* Let it go, whether it is over or not. It does not stir any more when this has returned. What
+     * is certain of one that was not over: NOT_EXECUTED, or UNKNOWN. */
     enum semel_outcome (*close)(struct sml_run *run);
 };
 

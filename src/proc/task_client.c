@@ -79,9 +79,7 @@ static enum semel_status client_start(struct sml_backend *backend, const struct 
 {
     struct client_backend *it = (struct client_backend *)backend;
     struct client_run *run = calloc(1, sizeof *run);
-    struct semel_stream_options options = {
-        .takes = true, .on_ready = on_ready, .user = run
-    };
+    struct semel_stream_options options = { .takes = true, .on_ready = on_ready, .user = run };
     enum semel_status status;
 
     if (run == NULL)

@@ -12,8 +12,8 @@
 #include "os/thread.h"
 #include "proc/task_internal.h"
 
-#define TURN_ITEMS 256  /* told in one turn of the loop */
-#define SHARE_ITEMS 32  /* of one future, before it is another's turn */
+#define TURN_ITEMS 256 /* told in one turn of the loop */
+#define SHARE_ITEMS 32 /* of one future, before it is another's turn */
 
 enum semel_status sml_executor_admit(const struct semel_executor *executor)
 {

@@ -125,9 +125,8 @@ enum semel_status semel_server_export_transactional(struct semel_server *server,
     if (server == NULL || handler == NULL || !is_method_name(name, bytes) || !are_options(options))
         return SEMEL_INVALID;
     if (!sml_commit_is_durable(&server->commit) ||
-        (options &&
-         (options->kind == SEMEL_IDEMPOTENT || options->on_crash || options->takes_items ||
-          options->tells_start)))
+        (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash ||
+                     options->takes_items || options->tells_start)))
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;

@@ -322,8 +322,8 @@ struct watcher {
     bool cancel_at_start, cancel_at_item, give_back_at_done, quiet;
 };
 
-static const char *const kit_state_names[] = { "waiting",  "executing",  "completed",
-                                               "failed",   "cancelling", "cancelled" };
+static const char *const kit_state_names[] = { "waiting", "executing",  "completed",
+                                               "failed",  "cancelling", "cancelled" };
 
 static inline void kit_note(struct watcher *watcher, const char *what, struct semel_bytes bytes)
 {
@@ -331,7 +331,8 @@ static inline void kit_note(struct watcher *watcher, const char *what, struct se
 
     if (!watcher->quiet)
         snprintf(watcher->log + at, sizeof watcher->log - at, "%s%s%s%.*s", at ? " " : "", what,
-                 bytes.size ? " " : "", (int)bytes.size, bytes.size ? (const char *)bytes.data : "");
+                 bytes.size ? " " : "", (int)bytes.size,
+                 bytes.size ? (const char *)bytes.data : "");
 }
 
 static inline void kit_on_change(struct semel_future *future, unsigned changes, void *user)

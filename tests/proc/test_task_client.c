@@ -20,7 +20,6 @@ static void test_no_process(void **state)
     kit_close(&site);
 }
 
-
 /* The client is not the executor's to end: it and its server serve on. */
 static void test_ownership(void **state)
 {
@@ -70,9 +69,9 @@ static void test_stopped_client(void **state)
     assert_int_equal(semel_future_result(it.future)->status, SEMEL_STOPPED);
     assert_int_equal(semel_future_outcome(it.future), SEMEL_UNKNOWN);
     assert_string_equal(other.log, "executing item on cancelling cancelled");
-    assert_int_equal(semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL,
-                                           NULL),
-                     SEMEL_STOPPED);
+    assert_int_equal(
+        semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL, NULL),
+        SEMEL_STOPPED);
     assert_int_equal(semel_executor_tasks(site.executor), 0);
     kit_forget(&it);
     kit_forget(&other);

@@ -26,9 +26,9 @@ static void test_shutdown(void **state)
     assert_int_equal(semel_future_state(it[1].future), SEMEL_FUTURE_CANCELLING);
     assert_int_equal(semel_executor_shutdown(site.executor, 0, &running), SEMEL_DEADLINE);
     assert_int_equal(running, 2);
-    assert_int_equal(semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL,
-                                           NULL),
-                     SEMEL_STOPPED);
+    assert_int_equal(
+        semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL, NULL),
+        SEMEL_STOPPED);
     assert_int_equal(semel_executor_shutdown(site.executor, -1, &running), SEMEL_OK);
     assert_int_equal(running, 0);
     assert_string_equal(site.states, "SX");
@@ -117,16 +117,15 @@ static void test_bound(void **state)
     kit_run_until(&site, kit_has_item, &it[0]); /* it does not wait any more */
     kit_submit(&site, &it[1], "count", "1");
     kit_submit(&site, &it[2], "count", "1");
-    assert_int_equal(semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL,
-                                           NULL),
-                     SEMEL_OVERLOADED);
+    assert_int_equal(
+        semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL, NULL),
+        SEMEL_OVERLOADED);
     for (int i = 0; i < 3; i++) {
         kit_finish(&site, &it[i]);
         kit_forget(&it[i]);
     }
-    assert_int_equal(semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL,
-                                           NULL),
-                     SEMEL_OK);
+    assert_int_equal(
+        semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL, NULL), SEMEL_OK);
     kit_close(&site);
 }
 
@@ -190,9 +189,9 @@ static void test_in_callbacks(void **state)
     kit_open(&site, 1);
     options.on_change = in_callback;
     options.user = &it;
-    assert_int_equal(semel_executor_submit(site.executor, "count", semel_bytes_text("1"), &options,
-                                           NULL),
-                     SEMEL_OK);
+    assert_int_equal(
+        semel_executor_submit(site.executor, "count", semel_bytes_text("1"), &options, NULL),
+        SEMEL_OK);
     kit_run_until(&site, is_stopped, &site);
     assert_int_equal(it.destroy, SEMEL_WOULD_DEADLOCK);
     assert_int_equal(it.shutdown, SEMEL_WOULD_DEADLOCK);
@@ -266,9 +265,9 @@ static void test_invalid(void **state)
     assert_int_equal(semel_executor_create(NULL, site.loop, NULL), SEMEL_INVALID);
     assert_int_equal(semel_executor_create(&other, NULL, NULL), SEMEL_INVALID);
     options.deadline_ms = -1;
-    assert_int_equal(semel_executor_submit(site.executor, "count", semel_bytes_text("1"), &options,
-                                           NULL),
-                     SEMEL_INVALID);
+    assert_int_equal(
+        semel_executor_submit(site.executor, "count", semel_bytes_text("1"), &options, NULL),
+        SEMEL_INVALID);
     memset(name, 'x', sizeof name);
     name[sizeof name - 1] = 0;
     assert_int_equal(semel_executor_submit(site.executor, name, semel_bytes_text("1"), NULL, NULL),
@@ -313,8 +312,7 @@ static void test_many(void **state)
         if (i % 7 == 3)
             assert_int_equal(it[i].last, SEMEL_FUTURE_CANCELLED);
         else
-            assert_int_equal(it[i].last,
-                             i % 5 == 4 ? SEMEL_FUTURE_FAILED : SEMEL_FUTURE_COMPLETED);
+            assert_int_equal(it[i].last, i % 5 == 4 ? SEMEL_FUTURE_FAILED : SEMEL_FUTURE_COMPLETED);
         assert_true(i % 7 == 3 || it[i].items == 3);
         kit_forget(&it[i]);
     }

@@ -146,7 +146,7 @@ static void test_rerun(void **state)
     kit_close(&site);
 }
 
-/* A pool that was given serves on after the executor; one of its own is gone, with its processes. */
+/* A pool that was given serves on after the executor; one of its own is gone, and its processes. */
 static void test_ownership(void **state)
 {
     struct site site;

@@ -33,7 +33,7 @@ static enum semel_future_state expected(const char *said)
     bool cancelled = strchr(said, 'C') != NULL;
 
     if (begins(said, true))
-        return cancelled               ? SEMEL_FUTURE_CANCELLED
+        return cancelled                   ? SEMEL_FUTURE_CANCELLED
                : strchr(said, 'R') != NULL ? SEMEL_FUTURE_COMPLETED
                                            : SEMEL_FUTURE_FAILED;
     if (cancelled)
