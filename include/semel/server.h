@@ -112,7 +112,10 @@ struct semel_method_options {
 #ifdef __cplusplus
 #define SEMEL_METHOD_OPTIONS_INIT {}
 #else
-#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false }
+#define SEMEL_METHOD_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false                            \
+    }
 #endif
 
 /* Create a server that listens nowhere yet.

@@ -106,8 +106,8 @@ SEMEL_API bool semel_future_cancel(struct semel_future *future);
  * task does not run again, whatever rerun_ok said. It fails; or, if it was cancelled before, is
  * cancelled.
  * Returns: OK, and the end will be told; ALREADY: it is done, or the process is gone; WOULD_BLOCK:
- * no process has it yet (cancelling is enough); DENIED: not in a pool, or the wrong thread; INVALID.
- * Thread: loop thread. Blocks: no. Since: 0.4 */
+ * no process has it yet (cancelling is enough); DENIED: not in a pool, or the wrong thread;
+ * INVALID. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_future_kill(struct semel_future *future);
 
 /* The process that has the task, or had it last; 0: none, or not known. Thread: loop thread.
@@ -120,8 +120,8 @@ SEMEL_API int semel_future_pid(const struct semel_future *future);
  * Thread: loop thread. Since: 0.4 */
 SEMEL_API const struct semel_result *semel_future_result(const struct semel_future *future);
 
-/* Did it happen? Also of one that is CANCELLED: NOT_EXECUTED if the body never ran, VALUE or FAILURE
- * if it came to its own end. UNKNOWN before it is done. Thread: loop thread. Since: 0.4 */
+/* Did it happen? Also of one that is CANCELLED: NOT_EXECUTED if the body never ran, VALUE or
+ * FAILURE if it came to its own end. UNKNOWN before it is done. Thread: loop thread. Since: 0.4 */
 SEMEL_API enum semel_outcome semel_future_outcome(const struct semel_future *future);
 
 /* A deferred of its end. It fires after the last callback: with the future as its value, which is

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Tasks in worker processes, in the terminal: counted, cancelled, killed, and what is told of it."""
+"""Tasks in worker processes, in the terminal: counted, cancelled, killed; and what it prints."""
 
 import os
 import re
