@@ -114,6 +114,20 @@ static inline void body_ignore(struct semel_request *request, void *user)
     (void)semel_request_reply(request, "at last", 7);
 }
 
+/* Until PATH.go is there, which nothing else ends. */
+static inline void body_hold(struct semel_request *request, void *user)
+{
+    struct semel_bytes path = semel_request_body(request);
+    char name[256];
+
+    (void)user;
+    (void)!semel_task_report(request, semel_bytes_text("on"));
+    snprintf(name, sizeof name, "%.*s.go", (int)path.size, (const char *)path.data);
+    while (access(name, F_OK) != 0)
+        kit_sleep_ms(1);
+    (void)semel_request_reply(request, "at last", 7);
+}
+
 /* PATH.ran is there afterwards. */
 static inline void body_touch(struct semel_request *request, void *user)
 {
@@ -174,6 +188,7 @@ static inline enum semel_status kit_export(struct semel_server *server, void *us
         { "count", body_count },   { "break", body_break }, { "wait", body_wait },
         { "ignore", body_ignore }, { "touch", body_touch }, { "huge", body_huge },
         { "drop", body_drop },     { "die", body_die },     { "pid", body_pid },
+        { "hold", body_hold },
     };
     struct semel_method_options again = SEMEL_METHOD_OPTIONS_INIT;
     enum semel_status status = SEMEL_OK;
@@ -256,12 +271,25 @@ static inline void kit_open(struct site *site, uint32_t workers)
     kit_open_with(site, workers, 0);
 }
 
+/* Whoever holds ends. */
+static inline void kit_release(struct site *site)
+{
+    kit_touch(semel_bytes_text(site->place.path), ".go");
+}
+
 static inline void kit_close(struct site *site)
 {
+    static const char *const ends[] = { ".clean", ".ran", ".go" };
+    char name[256];
+
     assert_int_equal(semel_executor_destroy(site->executor), SEMEL_OK);
     assert_int_equal(semel_client_destroy(site->client), SEMEL_OK);
     assert_int_equal(semel_server_destroy(site->server), SEMEL_OK);
     assert_int_equal(semel_loop_destroy(site->loop), SEMEL_OK);
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "%s%s", site->place.path, ends[i]);
+        (void)unlink(name);
+    }
     kit_place_remove(&site->place);
 }
 

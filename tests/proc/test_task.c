@@ -18,9 +18,10 @@ static void test_sequences(void **state)
     kit_finish(&site, &it);
     assert_string_equal(it.log, "executing failed");
     kit_forget(&it);
-    kit_submit(&site, &it, "ignore", "30"); /* SCR */
+    kit_submit(&site, &it, "hold", site.place.path); /* SCR */
     kit_run_until(&site, kit_has_item, &it);
     assert_true(semel_future_cancel(it.future));
+    kit_release(&site);
     kit_finish(&site, &it);
     assert_string_equal(it.log, "executing item on cancelling cancelled");
     assert_int_equal(semel_future_outcome(it.future), SEMEL_VALUE);
@@ -167,7 +168,7 @@ static void test_never_runs(void **state)
 
     (void)state;
     kit_open(&site, 1);
-    kit_submit(&site, &first, "ignore", "100");
+    kit_submit(&site, &first, "hold", site.place.path);
     kit_run_until(&site, kit_has_item, &first);
     kit_submit(&site, &second, "touch", site.place.path);
     kit_run_for(&site, 20); /* it is in line at the worker */
@@ -175,6 +176,7 @@ static void test_never_runs(void **state)
     assert_true(semel_future_cancel(second.future)); /* CA */
     kit_finish(&site, &second);
     assert_string_equal(second.log, "cancelling cancelled");
+    kit_release(&site);
     assert_int_equal(semel_future_outcome(second.future), SEMEL_NOT_EXECUTED);
     kit_finish(&site, &first);
     kit_run_for(&site, 20);
@@ -277,7 +279,9 @@ static void test_deadline(void **state)
                                            &options, &it.future),
                      SEMEL_OK);
     kit_finish(&site, &it);
-    assert_string_equal(it.log, "executing item on failed"); /* nobody cancelled it */
+    /* Nobody cancelled it; it may not even have begun. */
+    if (strcmp(it.log, "failed") != 0)
+        assert_string_equal(it.log, "executing item on failed");
     kit_forget(&it);
     kit_close(&site);
 }

@@ -55,12 +55,13 @@ static void test_options(void **state)
     (void)state;
     kit_open(&site, 4);
     one.limit = 1;
-    assert_int_equal(semel_task_export(site.server, "one", body_ignore, NULL, &one), SEMEL_OK);
-    kit_submit(&site, &first, "one", "60");
+    assert_int_equal(semel_task_export(site.server, "one", body_hold, NULL, &one), SEMEL_OK);
+    kit_submit(&site, &first, "one", site.place.path);
     kit_run_until(&site, kit_has_item, &first);
-    kit_submit(&site, &second, "one", "1");
+    kit_submit(&site, &second, "one", site.place.path);
     kit_run_for(&site, 20);
     assert_int_equal(semel_future_state(second.future), SEMEL_FUTURE_WAITING);
+    kit_release(&site);
     kit_finish(&site, &second);
     assert_string_equal(second.log, "executing item on completed");
     kit_finish(&site, &first);
