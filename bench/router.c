@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* router.c - messages from worker processes into one loop.
- *   --what=flow --workers=N --size=BYTES --secs=S
+ *   --what=flow --workers=N --size=BYTES --secs=S --how=passed|socket|reserved
  *       N processes send messages as fast as they can to a pipe each; prints messages per second.
- *   --what=wake --samples=N --pin=none|same|cross
+ *       Each message is filled by its sender, and its receiver adds up its bytes. Large ones are
+ *       passed as memory, or by choice go through the socket, or are filled in their place.
+ *   --what=wake --samples=N --pin=none|same|cross --pause_us=US
  *       In turns, after a pause, a process sends one message to a loop that sleeps, and writes one
  *       byte to a socketpair on which the same thread sleeps in epoll_wait, and reads it, as a loop
  *       must; and to one on which it sleeps in read, as a loop cannot. Prints the medians from
@@ -30,11 +32,26 @@ struct plan {
     int pin; /* 0: not; 1: both on one core; 2: on two */
     size_t size;
     double secs;
+    uint64_t pause; /* ns */
+    const char *how;
     struct shared *shared;
     int raw[2];
 };
 
 /* --- flow --- */
+
+static bool send_one(struct semel_sender *sender, const struct plan *plan, uint8_t *message)
+{
+    void *place = message;
+
+    if (strcmp(plan->how, "reserved") == 0 &&
+        semel_sender_reserve(sender, plan->size, -1, &place) != SEMEL_OK)
+        return false;
+    memset(place, 1, plan->size);
+    if (place != message)
+        return semel_sender_send_reserved(sender, -1) == SEMEL_OK;
+    return semel_sender_send(sender, semel_bytes(message, plan->size), -1) == SEMEL_OK;
+}
 
 static void send_all(int fd, void *user)
 {
@@ -47,25 +64,34 @@ static void send_all(int fd, void *user)
     kit_need(semel_sender_start(sender), "start");
     kit_send(fd, 1);
     (void)kit_receive(fd);
-    while (!atomic_load_explicit(&plan->shared->over, memory_order_relaxed))
-        if (semel_sender_send(sender, semel_bytes(message, plan->size), -1) != SEMEL_OK)
-            break;
+    while (!atomic_load_explicit(&plan->shared->over, memory_order_relaxed) &&
+           send_one(sender, plan, message))
+        continue;
     _exit(0);
 }
 
 static void count(struct semel_receiver *receiver, struct semel_bytes message, void *user)
 {
+    const uint8_t *at = message.data;
+    uint64_t sum = 0, word;
+
     (void)receiver;
-    *(uint64_t *)user += message.size > 0;
+    for (size_t i = 0; i + 8 <= message.size; i += 8) {
+        memcpy(&word, at + i, 8);
+        sum += word;
+    }
+    *(uint64_t *)user += sum != 0;
 }
 
-struct until {
-    uint64_t when;
-};
-
-static bool is_time(const struct until *until)
+static void stop_loop(void *loop)
 {
-    return kit_now_ns() >= until->when;
+    semel_loop_stop(loop);
+}
+
+static void run_for(struct semel_loop *loop, double seconds)
+{
+    kit_need(semel_loop_timer(loop, (int64_t)(seconds * 1e3), stop_loop, loop, NULL), "timer");
+    kit_need(semel_loop_run(loop), "run");
 }
 
 static void run_flow(struct plan *plan)
@@ -73,7 +99,7 @@ static void run_flow(struct plan *plan)
     struct kit_child children[16];
     struct semel_router *router;
     struct semel_loop *loop;
-    struct until until = { 0 };
+    struct semel_pipe_options options = { .never_passed = strcmp(plan->how, "socket") == 0 };
     uint64_t messages = 0, begun;
 
     for (plan->worker = 0; plan->worker < plan->workers; plan->worker++)
@@ -84,7 +110,7 @@ static void run_flow(struct plan *plan)
     for (int i = 0; i < plan->workers; i++) {
         struct semel_receiver *receiver;
 
-        kit_need(semel_router_pipe(router, NULL, count, &messages, &receiver, NULL), "pipe");
+        kit_need(semel_router_pipe(router, &options, count, &messages, &receiver, NULL), "pipe");
         kit_need(semel_receiver_ticket(receiver, plan->shared->tickets[i], SEMEL_TICKET_BYTES),
                  "ticket");
         kit_send(children[i].fd, 1);
@@ -92,18 +118,14 @@ static void run_flow(struct plan *plan)
     }
     for (int i = 0; i < plan->workers; i++)
         kit_send(children[i].fd, 1);
-    until.when = kit_now_ns() + UINT64_C(300000000);
-    while (!is_time(&until))
-        kit_need(semel_loop_dispatch(loop), "dispatch");
+    run_for(loop, 0.3);
     messages = 0;
     begun = kit_now_ns();
-    until.when = begun + (uint64_t)(plan->secs * 1e9);
-    while (!is_time(&until))
-        kit_need(semel_loop_dispatch(loop), "dispatch");
+    run_for(loop, plan->secs);
     begun = kit_now_ns() - begun;
     atomic_store(&plan->shared->over, true);
-    printf("figure=router what=flow workers=%d size=%zu rate=%.0f gbs=%.3f\n", plan->workers,
-           plan->size, (double)messages * 1e9 / (double)begun,
+    printf("figure=router what=flow workers=%d size=%zu how=%s rate=%.0f gbs=%.3f\n", plan->workers,
+           plan->size, plan->how, (double)messages * 1e9 / (double)begun,
            (double)messages * (double)plan->size / (double)begun);
     for (int i = 0; i < plan->workers; i++)
         kit_end(children[i]);
@@ -136,7 +158,7 @@ static void send_one_by_one(int fd, void *user)
     for (;;) {
         uint64_t what = kit_receive(fd);
 
-        kit_sleep_ns(2000000);
+        kit_sleep_ns(plan->pause);
         atomic_store(&plan->shared->sent_at, kit_now_ns());
         if (what == 1)
             kit_need(semel_sender_send(sender, semel_bytes("x", 1), -1), "send");
@@ -223,14 +245,16 @@ int main(int argc, char **argv)
         .workers = (int)kit_number(argc, argv, "workers", 4),
         .samples = (int)kit_number(argc, argv, "samples", 1000),
         .size = (size_t)kit_number(argc, argv, "size", 64),
+        .how = kit_text(argc, argv, "how", "passed"),
         .secs = kit_number(argc, argv, "secs", 2),
+        .pause = (uint64_t)(kit_number(argc, argv, "pause_us", 200) * 1e3),
     };
 
     plan.pin = strcmp(kit_text(argc, argv, "pin", "none"), "same") == 0    ? 1
                : strcmp(kit_text(argc, argv, "pin", "none"), "cross") == 0 ? 2
                                                                            : 0;
-    plan.shared = mmap(NULL, sizeof *plan.shared, PROT_READ | PROT_WRITE,
-                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    plan.shared =
+        mmap(NULL, sizeof *plan.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (plan.shared == MAP_FAILED || plan.workers < 1 || plan.workers > 16)
         kit_die("arguments");
     if (strcmp(what, "wake") == 0)

@@ -11,6 +11,11 @@
  * the loop is busy waits in the socket and at the sender; how much, and what happens beyond that,
  * is the pipe's choice (enum semel_flood).
  *
+ * A message of SEMEL_PASSED_BYTES or more is not sent through the socket: it is put into memory
+ * that both processes share, sealed in its size; the receiver is called with that memory. A sender
+ * that is not to be trusted could change it meanwhile: whoever must not be deceived copies it
+ * first.
+ *
  * A sender whose process dies takes nothing of the other senders with it. What it had sent whole is
  * delivered. */
 #ifndef SEMEL_ROUTER_H
@@ -81,11 +86,12 @@ enum semel_flood {
 struct semel_pipe_options {
     enum semel_flood flood;
     uint32_t queue_messages; /* with DROP_OLD; default 1,024 */
+    bool never_passed;       /* large messages go through the socket, too */
 };
 #ifdef __cplusplus
 #define SEMEL_PIPE_OPTIONS_INIT {}
 #else
-#define SEMEL_PIPE_OPTIONS_INIT { SEMEL_FLOOD_BLOCK, 0 }
+#define SEMEL_PIPE_OPTIONS_INIT { SEMEL_FLOOD_BLOCK, 0, false }
 #endif
 
 /* One message; `message` is borrowed for the call. Thread: loop thread. The receiver's pipe may be
@@ -141,6 +147,8 @@ struct semel_router_counters {
 SEMEL_API void semel_router_counters(const struct semel_router *router,
                                      struct semel_router_counters *out_counters);
 
+#define SEMEL_PASSED_BYTES 262144
+
 /* --- senders: in any process of the same user ---------------------------------------------- */
 
 /* A sender for a ticket. out: owned by caller. Returns: OK; INVALID (no ticket); NO_MEMORY.
@@ -155,12 +163,26 @@ SEMEL_API enum semel_status semel_sender_start(struct semel_sender *sender) SEME
 
 /* Send a message (copied), at most timeout_ms from now; negative: as long as the router is there.
  * Returns: OK; INVALID (not started); STOPPED (stopped); WOULD_BLOCK (the receiver is slow: nothing
- * was sent); DENIED (no such pipe, or it had a sender before); PEER_DIED (the router is gone); TOO_LARGE;
- * NO_MEMORY; WOULD_DEADLOCK in a loop's callback, with another timeout than 0; FORKED.
+ * was sent); DENIED (no such pipe, or it had a sender before); PEER_DIED (the router is gone);
+ * TOO_LARGE; NO_MEMORY; WOULD_DEADLOCK in a loop's callback, with another timeout than 0; FORKED.
  * Thread: one at a time. Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_sender_send(struct semel_sender *sender,
                                               struct semel_bytes message, int64_t timeout_ms)
     SEMEL_MUST_USE;
+
+/* The same without a copy, for large messages: memory of `size` bytes (not 0), in which anything
+ * may be, to be filled, and sent by semel_sender_send_reserved. out_data: the sender's. A second
+ * reservation takes the place of the first. Returns: OK; WOULD_BLOCK: the receiver still has all
+ * there is; as semel_sender_send. Thread: one at a time. Blocks: at most timeout_ms. Since: 0.4 */
+SEMEL_API enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size,
+                                                 int64_t timeout_ms, void **out_data)
+    SEMEL_MUST_USE;
+
+/* Send what was reserved; it must not be written any more, unless this returns WOULD_BLOCK, after
+ * which it can be tried again. Returns: as semel_sender_send; INVALID if nothing was reserved.
+ * Thread: one at a time. Blocks: at most timeout_ms. Since: 0.4 */
+SEMEL_API enum semel_status semel_sender_send_reserved(struct semel_sender *sender,
+                                                       int64_t timeout_ms) SEMEL_MUST_USE;
 
 /* What was sent is written: it arrives even if this process ends at once. Returns: OK; WOULD_BLOCK
  * (not within timeout_ms); as semel_sender_send. Thread: one at a time. Blocks: at most

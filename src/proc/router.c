@@ -45,6 +45,7 @@ static void free_receiver(struct semel_receiver *receiver)
 {
     sml_list_remove(&receiver->waiting);
     sml_item_reader_clear(&receiver->reader);
+    sml_receiver_drop_slots(receiver);
     free(receiver);
 }
 
@@ -53,22 +54,26 @@ static struct semel_receiver *find(const struct semel_router *router, uint64_t i
     return id < UINT64_MAX ? sml_table_find(&router->pipes, id + 1) : NULL;
 }
 
-struct semel_receiver *sml_router_admit(struct semel_router *router, struct semel_bytes body)
+struct semel_receiver *sml_router_find(struct semel_router *router, const uint8_t *body)
 {
     struct semel_receiver *receiver;
     uint8_t difference = 0;
-    const uint8_t *at = body.data;
     uint64_t id;
 
-    if (body.size != SML_PIPE_BODY_BYTES)
-        return NULL;
-    memcpy(&id, at, sizeof id);
+    memcpy(&id, body, sizeof id);
     receiver = find(router, id);
+    for (size_t i = 0; receiver && i < SML_PIPE_SECRET_BYTES; i++)
+        difference |= (uint8_t)(receiver->secret[i] ^ body[8 + i]);
+    return difference == 0 ? receiver : NULL;
+}
+
+struct semel_receiver *sml_router_admit(struct semel_router *router, struct semel_bytes body)
+{
+    struct semel_receiver *receiver = NULL;
+
+    if (body.size == SML_PIPE_BODY_BYTES)
+        receiver = sml_router_find(router, body.data);
     if (receiver == NULL || receiver->had_sender)
-        return NULL;
-    for (size_t i = 0; i < SML_PIPE_SECRET_BYTES; i++)
-        difference |= (uint8_t)(receiver->secret[i] ^ at[8 + i]);
-    if (difference != 0)
         return NULL;
     receiver->had_sender = true;
     return receiver;
@@ -76,22 +81,18 @@ struct semel_receiver *sml_router_admit(struct semel_router *router, struct seme
 
 /* --- what has arrived ---------------------------------------------------------------------- */
 
-static uint32_t count_messages(const struct sml_list *parts)
+static struct sml_part *first_part(const struct sml_inflow *in)
 {
-    uint32_t count = 0;
-
-    for (const struct sml_list *node = parts->next; node != parts; node = node->next)
-        count += SML_CONTAINER(node, struct sml_part, node)->kind == SML_PART_ITEM;
-    return count;
+    return sml_list_empty(&in->parts) ? NULL : SML_CONTAINER(in->parts.next, struct sml_part, node);
 }
 
-/* The oldest whole message that is not being put together goes. */
+/* The oldest message that is not being put together goes. */
 static void drop_oldest(struct semel_receiver *receiver)
 {
     struct sml_part *part;
     bool last = false;
 
-    while (!last && (part = sml_part_pop(&receiver->reader.parts)) != NULL) {
+    while (!last && (part = sml_inflow_take(&receiver->inlet->in->stream->in)) != NULL) {
         last = part->kind == SML_PART_ITEM;
         sml_release(&sml_mem_libc, part);
     }
@@ -99,17 +100,35 @@ static void drop_oldest(struct semel_receiver *receiver)
     receiver->router->counters.flooded++;
 }
 
-static void take_and_drop(struct semel_receiver *receiver)
+/* Messages that are new. */
+static void count_whole(struct semel_receiver *receiver, const struct sml_inflow *in)
 {
+    for (struct sml_list *node = in->parts.prev; node != &in->parts; node = node->prev) {
+        const struct sml_part *part = SML_CONTAINER(node, struct sml_part, node);
+
+        if (part->number < receiver->counted)
+            break;
+        receiver->whole += part->kind == SML_PART_ITEM;
+    }
+    receiver->counted = in->arrived;
+}
+
+/* What is too much goes; also what would keep the sender waiting for credit. */
+static void drop_surplus(struct semel_receiver *receiver)
+{
+    struct sml_inflow *in = &receiver->inlet->in->stream->in;
     uint32_t keep =
         receiver->options.flood == SEMEL_FLOOD_COALESCE ? 1 : receiver->options.queue_messages;
-    struct sml_inflow *in = &receiver->inlet->in->stream->in;
+    bool dropped = false;
 
-    receiver->whole += count_messages(&in->parts);
-    if (sml_item_reader_take(&receiver->reader, in))
-        sml_inlet_took(receiver->inlet);
-    while (receiver->whole > keep && !receiver->reader.open)
+    count_whole(receiver, in);
+    while (receiver->whole > 1 && !receiver->reader.open &&
+           (receiver->whole > keep || in->charge - in->taken_charge > in->window / 2)) {
         drop_oldest(receiver);
+        dropped = true;
+    }
+    if (dropped)
+        sml_inlet_took(receiver->inlet);
 }
 
 /* Nobody is called for these any more. */
@@ -145,43 +164,123 @@ void sml_router_arrived(struct sml_inlet *inlet)
         return;
     }
     if (receiver->options.flood != SEMEL_FLOOD_BLOCK)
-        take_and_drop(receiver);
+        drop_surplus(receiver);
     if (!sml_list_linked(&receiver->waiting))
         sml_list_push_back(&receiver->router->waiting, &receiver->waiting);
-    if (receiver->options.flood != SEMEL_FLOOD_BLOCK)
-        end_if_over(inlet);
 }
 
 /* --- delivery ------------------------------------------------------------------------------ */
 
+static void lose(struct semel_receiver *receiver, const char *why)
+{
+    receiver->router->counters.dropped++;
+    sml_router_log(receiver->router, SEMEL_LOG_WARNING,
+                   "a message for pipe %" PRIu64 " %s: dropped", receiver->id, why);
+}
+
+static bool names_slot(const struct sml_part *part)
+{
+    return part->kind == SML_PART_ITEM && part->size == SML_MESSAGE_PASSED_BYTES &&
+           part->bytes[0] == SML_MESSAGE_PASSED;
+}
+
+/* The message that was delivered from a slot, or could not be: the sender may use the slot again.
+ * */
+static void return_slot(struct semel_receiver *receiver)
+{
+    struct sml_inlet *inlet = receiver->inlet;
+
+    receiver->lent = NULL;
+    if (inlet == NULL)
+        return; /* nobody is left to use it */
+    sml_release(&sml_mem_libc, sml_inflow_take(&inlet->in->stream->in));
+    inlet->in->stream->in.credit_due = true;
+    sml_inlet_took(inlet);
+    receiver->router->slot_returned = true;
+}
+
+/* Take parts over from the flow: up to one that names a slot, which stays there until it was
+ * delivered; of a pipe that drops, one message. False: none. */
+static bool take(struct semel_receiver *receiver)
+{
+    struct sml_inflow *in = &receiver->inlet->in->stream->in;
+    bool one = receiver->options.flood != SEMEL_FLOOD_BLOCK, any = false, last = false;
+    bool inside = receiver->reader.open;
+    struct sml_part *part;
+
+    while (!last && (part = first_part(in)) != NULL && (inside || !names_slot(part))) {
+        inside = part->kind == SML_PART_PIECE;
+        last = one && part->kind == SML_PART_ITEM;
+        (void)sml_inflow_take(in);
+        sml_list_push_back(&receiver->reader.parts, &part->node);
+        any = true;
+        receiver->whole -= receiver->whole > 0 && part->kind == SML_PART_ITEM;
+    }
+    if (any)
+        sml_inlet_took(receiver->inlet);
+    return any;
+}
+
+/* The next message is in a slot: lend it. False: it is not. */
+static bool take_slot(struct semel_receiver *receiver, struct semel_bytes *out)
+{
+    struct sml_part *part = first_part(&receiver->inlet->in->stream->in);
+
+    while (part && names_slot(part)) {
+        receiver->whole -= receiver->whole > 0;
+        if (sml_receiver_lend(receiver, semel_bytes(part->bytes, part->size), out))
+            return true;
+        lose(receiver, "names memory that was not passed");
+        return_slot(receiver);
+        part = receiver->inlet ? first_part(&receiver->inlet->in->stream->in) : NULL;
+    }
+    return false;
+}
+
+/* From the reader: OK; WOULD_BLOCK. */
+static enum semel_status read_message(struct semel_receiver *receiver, struct semel_bytes *out)
+{
+    enum semel_status status;
+
+    while ((status = sml_item_reader_next(&receiver->reader, out)) != SEMEL_WOULD_BLOCK) {
+        const uint8_t *at = out->data;
+
+        if (status == SEMEL_OK && out->size > 0 && at[0] == SML_MESSAGE_PLAIN) {
+            *out = semel_bytes(at + 1, out->size - 1);
+            return SEMEL_OK;
+        }
+        /* Of a sender that is gone; what it shared is still there. */
+        if (status == SEMEL_OK && out->size == SML_MESSAGE_PASSED_BYTES &&
+            at[0] == SML_MESSAGE_PASSED && sml_receiver_lend(receiver, *out, out))
+            return SEMEL_OK;
+        lose(receiver, status == SEMEL_OK ? "was damaged" : "was too large");
+    }
+    return status;
+}
+
+void sml_receiver_keep_parts(struct semel_receiver *receiver)
+{
+    struct sml_inflow *in = &receiver->inlet->in->stream->in;
+    struct sml_part *part;
+
+    while ((part = sml_inflow_take(in)) != NULL)
+        sml_list_push_back(&receiver->reader.parts, &part->node);
+}
+
 /* The next message of the receiver; false: none is whole. */
 static bool next_message(struct semel_receiver *receiver, struct semel_bytes *out)
 {
-    struct sml_inlet *inlet;
-    enum semel_status status;
-
-    for (;;) {
-        status = sml_item_reader_next(&receiver->reader, out);
-        if (status == SEMEL_OK) {
-            receiver->whole -= receiver->whole > 0;
+    while (read_message(receiver, out) != SEMEL_OK) {
+        if (receiver->inlet == NULL)
+            return false;
+        if (!receiver->reader.open && take_slot(receiver, out))
             return true;
-        }
-        inlet = receiver->inlet;
-        if (status == SEMEL_TOO_LARGE) {
-            receiver->router->counters.dropped++;
-            sml_router_log(receiver->router, SEMEL_LOG_WARNING,
-                           "a message for pipe %" PRIu64 " was too large: dropped", receiver->id);
+        if (receiver->inlet == NULL || take(receiver))
             continue;
-        }
-        if (status != SEMEL_WOULD_BLOCK || inlet == NULL ||
-            receiver->options.flood != SEMEL_FLOOD_BLOCK)
-            return false;
-        if (!sml_item_reader_take(&receiver->reader, &inlet->in->stream->in)) {
-            end_if_over(inlet);
-            return false;
-        }
-        sml_inlet_took(inlet);
+        end_if_over(receiver->inlet);
+        return false;
     }
+    return true;
 }
 
 static void deliver(struct semel_receiver *receiver, struct semel_bytes message)
@@ -192,6 +291,8 @@ static void deliver(struct semel_receiver *receiver, struct semel_bytes message)
     receiver->calling = true;
     receiver->on_message(receiver, message, receiver->user);
     receiver->calling = false;
+    if (receiver->lent)
+        return_slot(receiver);
     if (receiver->closed)
         free_receiver(receiver);
 }
@@ -221,8 +322,12 @@ void sml_router_turn(struct semel_router *router)
     uint32_t left = router->options.turn_messages;
 
     router->busy = true;
-    while (left > 0 && deliver_one(router))
+    while (left > 0 && deliver_one(router)) {
         left--;
+        if (router->slot_returned) /* the sender fills it while the next one is delivered */
+            sml_router_flush(router);
+        router->slot_returned = false;
+    }
     router->busy = false;
     sml_router_flush(router);
     if (!sml_list_empty(&router->waiting) && router->more == NULL)
@@ -280,7 +385,8 @@ enum semel_status semel_router_create(struct semel_router **out, struct semel_lo
     if (router == NULL)
         return SEMEL_NO_MEMORY;
     router->loop = loop;
-    router->epoll.fd = -1;
+    router->epoll.fd = router->sides_fd = -1;
+    sml_list_init(&router->sides);
     sml_list_init(&router->conns);
     sml_list_init(&router->waiting);
     if (!fill_in(&router->options, options)) {
@@ -332,8 +438,11 @@ static void forget_messages(struct semel_receiver *receiver)
     struct semel_router *router = receiver->router;
     struct semel_bytes message;
 
-    while (next_message(receiver, &message))
+    while (next_message(receiver, &message)) {
         router->counters.dropped++;
+        if (receiver->lent)
+            return_slot(receiver);
+    }
 }
 
 static void unlink_receiver(struct semel_receiver *receiver)
@@ -428,7 +537,8 @@ static struct semel_receiver *new_receiver(struct semel_router *router,
     if (receiver->options.queue_messages == 0)
         receiver->options.queue_messages = QUEUE_MESSAGES;
     sml_random_fill(&router->random, receiver->secret, sizeof receiver->secret);
-    sml_item_reader_init(&receiver->reader, router->options.message_bytes);
+    sml_item_reader_init(&receiver->reader, router->options.message_bytes + 1);
+    sml_list_init(&receiver->slots);
     sml_list_init(&receiver->waiting);
     return receiver;
 }
@@ -519,7 +629,8 @@ enum semel_status semel_receiver_ticket(const struct semel_receiver *receiver, c
         return SEMEL_INVALID;
     for (size_t i = 0; i < SML_PIPE_SECRET_BYTES; i++)
         (void)snprintf(secret + 2 * i, 3, "%02x", receiver->secret[i]);
-    length = snprintf(ticket, sizeof ticket, "semel-pipe:%" PRIu64 ":%s:%s", receiver->id, secret,
+    length = snprintf(ticket, sizeof ticket, "semel-pipe:%" PRIu64 "%s:%s:%s", receiver->id,
+                      receiver->options.never_passed ? "s" : "", secret,
                       receiver->router->listener.address.text);
     if (length < 0 || (size_t)length >= size || (size_t)length >= sizeof ticket)
         return SEMEL_TOO_LARGE;

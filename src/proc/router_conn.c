@@ -63,7 +63,7 @@ static void end_session(struct sml_router_conn *conn)
 
         /* Its receiver keeps what it has not seen yet. */
         if (receiver) {
-            (void)sml_item_reader_take(&receiver->reader, &inlet->in->stream->in);
+            sml_receiver_keep_parts(receiver);
             if (!sml_list_linked(&receiver->waiting))
                 sml_list_push_back(&router->waiting, &receiver->waiting);
         }
@@ -88,6 +88,7 @@ static void close_conn(struct sml_router_conn *conn)
     sml_channel_close(&conn->channel);
     sml_list_remove(&conn->all);
     router->conn_count--;
+    sml_router_look_aside(router); /* its other socket has ended, too */
     free(conn->rest);
     free(conn->out);
     free(conn);
@@ -356,8 +357,8 @@ static void admit(struct semel_router *router, struct sml_channel *channel)
     struct sml_router_conn *conn = calloc(1, sizeof *conn);
     struct sml_principal principal = { channel->ids.known, channel->ids.uid, channel->ids.gid };
 
-    if (conn == NULL || !watch(router, channel->fd_read, on_conn, conn, &conn->watch,
-                               (uint64_t)(uintptr_t)conn)) {
+    if (conn == NULL ||
+        !watch(router, channel->fd_read, on_conn, conn, &conn->watch, (uint64_t)(uintptr_t)conn)) {
         sml_channel_close(channel);
         free(conn);
         return;
@@ -502,6 +503,8 @@ enum semel_status sml_router_open(struct semel_router *router)
         status = sml_epoll_open(&router->epoll);
     if (status == SEMEL_OK)
         status = listen_at(router);
+    if (status == SEMEL_OK)
+        status = sml_router_open_sides(router);
     if (status != SEMEL_OK)
         return status;
     watch_listener(router, true);
@@ -517,6 +520,7 @@ void sml_router_close(struct semel_router *router)
     sml_epoll_close(&router->epoll);
     if (router->listener.fd >= 0)
         sml_listener_close(&router->listener);
+    sml_router_close_sides(router);
     if (router->directory[0])
         sml_directory_remove(router->directory);
     sml_host_fini(&router->host);

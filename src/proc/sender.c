@@ -10,9 +10,12 @@
 #include <string.h>
 
 #include "base/list.h"
+#include "io/passing.h"
 #include "os/clock.h"
 #include "os/mutex.h"
+#include "os/thread.h"
 #include "os/process.h"
+#include "os/sealed.h"
 #include "proc/router_internal.h"
 #include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
@@ -23,8 +26,21 @@ struct lane {
     uint32_t refs;
     struct semel_client *client;
     struct sml_origin origin;
+    int side; /* passes memory; -1: not needed yet */
     char address[SEMEL_TICKET_BYTES];
 };
+
+/* Memory that is shared with the router. */
+struct slot {
+    void *data;
+    size_t size;
+    uint64_t part; /* that named it last; it is free once that was taken */
+    bool named;    /* since it was free */
+};
+
+#define SLOTS 8
+#define SLOT_BYTES_MIN UINT64_C(1048576)
+#define RETRY_NS SML_MS
 
 enum state { INITIAL, OPEN, CLOSED };
 
@@ -33,6 +49,10 @@ struct semel_sender {
     uint8_t body[SML_PIPE_BODY_BYTES];
     struct lane *lane;
     struct semel_stream *stream;
+    bool never_passes;
+    struct slot slots[SLOTS];
+    struct slot *reserved; /* NULL: none */
+    size_t reserved_bytes;
     char address[SEMEL_TICKET_BYTES];
 };
 
@@ -72,6 +92,7 @@ static enum semel_status make_lane(const char *address, struct lane **out)
         return status;
     }
     sml_origin_init(&lane->origin);
+    lane->side = -1;
     sml_list_push_back(&lanes, &lane->all);
     *out = lane;
     return SEMEL_OK;
@@ -103,6 +124,8 @@ static void leave_lane(struct lane *lane)
     if (!last)
         return;
     (void)semel_client_destroy(lane->client);
+    if (lane->side >= 0)
+        sml_passing_close(lane->side);
     sml_origin_fini(&lane->origin);
     free(lane);
 }
@@ -116,7 +139,7 @@ static int digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* "semel-pipe:ID:SECRET:ADDRESS" */
+/* "semel-pipe:ID:SECRET:ADDRESS"; with an "s" behind the id: everything through the socket. */
 static bool read_ticket(const char *ticket, struct semel_sender *sender)
 {
     static const char prefix[] = "semel-pipe:";
@@ -125,13 +148,16 @@ static bool read_ticket(const char *ticket, struct semel_sender *sender)
 
     if (strncmp(ticket, prefix, sizeof prefix - 1) != 0 || *at == ':')
         return false;
-    for (; *at != ':'; at++) {
+    for (; *at != ':' && *at != 's'; at++) {
         if (digit(*at) < 0 || digit(*at) > 9 || id > (UINT64_MAX - 9) / 10)
             return false;
         id = id * 10 + (uint64_t)digit(*at);
     }
     memcpy(sender->body, &id, sizeof id);
-    at++;
+    sender->never_passes = *at == 's';
+    at += sender->never_passes;
+    if (*at++ != ':')
+        return false;
     for (size_t i = 0; i < SML_PIPE_SECRET_BYTES; i++, at += 2) {
         if (digit(at[0]) < 0 || digit(at[1]) < 0)
             return false;
@@ -210,13 +236,193 @@ static enum semel_status why_over(struct semel_sender *sender)
     return status;
 }
 
-enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_bytes message,
-                                    int64_t timeout_ms)
+/* --- passing memory ------------------------------------------------------------------------ */
+
+/* The side socket lies beside the other one: ".../p". */
+static enum semel_status open_side(struct lane *lane)
+{
+    char path[SEMEL_TICKET_BYTES];
+    enum semel_status status = SEMEL_OK;
+
+    sml_mutex_lock(&lanes_lock);
+    if (lane->side < 0) {
+        (void)snprintf(path, sizeof path, "%s", lane->address + sizeof "unix:" - 1);
+        path[strlen(path) - 1] = 'p';
+        status = sml_passing_connect(path, &lane->side);
+        if (status != SEMEL_OK)
+            lane->side = -1;
+    }
+    sml_mutex_unlock(&lanes_lock);
+    return status;
+}
+
+/* What the router has delivered is free. */
+static void free_slots(struct semel_sender *sender)
+{
+    uint64_t added, taken;
+
+    sml_stream_progress_of(sender->stream, &added, &taken);
+    for (int i = 0; i < SLOTS; i++)
+        if (sender->slots[i].named && sender->slots[i].part < taken)
+            sender->slots[i].named = false;
+}
+
+/* The smallest that is free and will do; else one that is free: the largest, to be made anew. */
+static struct slot *find_free(struct semel_sender *sender, size_t size)
+{
+    struct slot *found = NULL;
+
+    for (int i = 0; i < SLOTS; i++) {
+        struct slot *slot = &sender->slots[i];
+
+        if (slot->named || slot == sender->reserved)
+            continue;
+        if (found == NULL || (found->size < size && slot->size >= size) ||
+            (found->size >= size && slot->size >= size && slot->size < found->size))
+            found = slot;
+    }
+    return found;
+}
+
+/* Make the slot large enough, and pass it. */
+static enum semel_status make_slot(struct semel_sender *sender, struct slot *slot, size_t size)
+{
+    uint8_t words[SML_PASSED_WORDS];
+    uint64_t number = (uint64_t)(slot - sender->slots), bytes = SLOT_BYTES_MIN;
+    enum semel_status status;
+    void *data;
+    int fd;
+
+    while (bytes < size)
+        bytes *= 2;
+    status = sml_sealed_create((size_t)bytes, &fd, &data);
+    if (status != SEMEL_OK)
+        return status;
+    memcpy(words, sender->body, SML_PIPE_BODY_BYTES);
+    memcpy(words + SML_PIPE_BODY_BYTES, &number, 8);
+    memcpy(words + SML_PIPE_BODY_BYTES + 8, &bytes, 8);
+    status = open_side(sender->lane);
+    if (status == SEMEL_OK)
+        status = sml_passing_send(sender->lane->side, words, sizeof words, fd);
+    sml_sealed_close(fd);
+    if (status != SEMEL_OK) {
+        sml_sealed_unmap(data, (size_t)bytes);
+        return status;
+    }
+    if (slot->data)
+        sml_sealed_unmap(slot->data, slot->size);
+    slot->data = data;
+    slot->size = (size_t)bytes;
+    return SEMEL_OK;
+}
+
+/* A slot for `size` bytes. */
+static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint64_t until,
+                                  struct slot **out)
+{
+    enum semel_status status = SEMEL_WOULD_BLOCK;
+
+    for (;;) {
+        uint32_t seen = sml_stream_seen(sender->stream);
+
+        free_slots(sender);
+        *out = find_free(sender, size);
+        if (*out)
+            status = (*out)->size >= size ? SEMEL_OK : make_slot(sender, *out, size);
+        if (status != SEMEL_WOULD_BLOCK || sml_clock_now() >= until)
+            return status;
+        if (sml_stream_wait_news(sender->stream, seen, sml_clock_now() + RETRY_NS) == SEMEL_END)
+            return SEMEL_END;
+    }
+}
+
+/* A message that names the slot. */
+static enum semel_status name_slot(struct semel_sender *sender, struct slot *slot, uint64_t size,
+                                   int64_t timeout_ms)
+{
+    uint8_t words[SML_MESSAGE_PASSED_BYTES] = { SML_MESSAGE_PASSED };
+    uint64_t number = (uint64_t)(slot - sender->slots), added, taken;
+    enum semel_status status;
+
+    memcpy(words + 1, &number, 8);
+    memcpy(words + 9, &size, 8);
+    sml_stream_progress_of(sender->stream, &added, &taken);
+    status = semel_stream_send(sender->stream, semel_bytes(words, sizeof words), timeout_ms);
+    slot->named = status == SEMEL_OK;
+    slot->part = added;
+    return status;
+}
+
+enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size, int64_t timeout_ms,
+                                       void **out_data)
+{
+    enum semel_status status = check_open(sender);
+    struct slot *slot;
+
+    if (status != SEMEL_OK)
+        return status;
+    if (size == 0 || out_data == NULL)
+        return SEMEL_INVALID;
+    if (size > SEMEL_BODY_BYTES_MAX)
+        return SEMEL_TOO_LARGE;
+    if (timeout_ms != 0 && sml_thread_in_loop())
+        return SEMEL_WOULD_DEADLOCK;
+    sender->reserved = NULL;
+    status = get_slot(sender, size, sml_stream_until(timeout_ms), &slot);
+    if (status != SEMEL_OK)
+        return status == SEMEL_END ? why_over(sender) : status;
+    sender->reserved = slot;
+    sender->reserved_bytes = size;
+    *out_data = slot->data;
+    return SEMEL_OK;
+}
+
+enum semel_status semel_sender_send_reserved(struct semel_sender *sender, int64_t timeout_ms)
 {
     enum semel_status status = check_open(sender);
 
-    if (status == SEMEL_OK)
-        status = semel_stream_send(sender->stream, message, timeout_ms);
+    if (status != SEMEL_OK)
+        return status;
+    if (sender->reserved == NULL)
+        return SEMEL_INVALID;
+    status = name_slot(sender, sender->reserved, sender->reserved_bytes, timeout_ms);
+    if (status != SEMEL_WOULD_BLOCK && status != SEMEL_WOULD_DEADLOCK)
+        sender->reserved = NULL;
+    return status == SEMEL_END ? why_over(sender) : status;
+}
+
+/* --- sending ------------------------------------------------------------------------------- */
+
+static enum semel_status send_passed(struct semel_sender *sender, struct semel_bytes message,
+                                     int64_t timeout_ms)
+{
+    enum semel_status status = SEMEL_WOULD_DEADLOCK;
+    struct slot *slot;
+
+    if (timeout_ms == 0 || !sml_thread_in_loop())
+        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), &slot);
+    if (status != SEMEL_OK)
+        return status;
+    memcpy(slot->data, message.data, message.size);
+    return name_slot(sender, slot, message.size, timeout_ms);
+}
+
+enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_bytes message,
+                                    int64_t timeout_ms)
+{
+    static const uint8_t plain = SML_MESSAGE_PLAIN;
+    enum semel_status status = check_open(sender);
+
+    if (status != SEMEL_OK)
+        return status;
+    if (message.size > 0 && message.data == NULL)
+        return SEMEL_INVALID;
+    if (message.size > SEMEL_BODY_BYTES_MAX)
+        return SEMEL_TOO_LARGE;
+    if (message.size >= SEMEL_PASSED_BYTES && !sender->never_passes)
+        status = send_passed(sender, message, timeout_ms);
+    else
+        status = sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
     return status == SEMEL_END ? why_over(sender) : status;
 }
 
@@ -251,6 +457,9 @@ void semel_sender_destroy(struct semel_sender *sender)
         return;
     if (sender->state == OPEN && sml_origin_is_mine(&sender->lane->origin))
         (void)semel_sender_stop(sender, 0);
+    for (int i = 0; i < SLOTS; i++)
+        if (sender->slots[i].data)
+            sml_sealed_unmap(sender->slots[i].data, sender->slots[i].size);
     if (sender->lane)
         leave_lane(sender->lane);
     free(sender);

@@ -268,8 +268,8 @@ static enum semel_status add_parts(struct semel_stream *stream, struct sml_list 
     return SEMEL_OK;
 }
 
-enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
-                                    int64_t timeout_ms)
+enum semel_status sml_stream_send(struct semel_stream *stream, struct semel_bytes head,
+                                  struct semel_bytes item, int64_t timeout_ms)
 {
     enum semel_status status = check(stream, timeout_ms);
     struct semel_client *client;
@@ -283,7 +283,7 @@ enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_by
         return SEMEL_TOO_LARGE;
     if (is_over(stream))
         return SEMEL_END;
-    if (!sml_item_cut(item, &parts))
+    if (!sml_item_cut(head, item, &parts))
         return SEMEL_NO_MEMORY;
     client = stream->client;
     sml_mutex_lock(&client->lock);
@@ -303,6 +303,25 @@ enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_by
     sml_client_unlock(client);
     sml_parts_free(&parts);
     return status;
+}
+
+enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
+                                    int64_t timeout_ms)
+{
+    return sml_stream_send(stream, semel_bytes(NULL, 0), item, timeout_ms);
+}
+
+void sml_stream_progress_of(struct semel_stream *stream, uint64_t *out_added, uint64_t *out_taken)
+{
+    struct semel_client *client = stream->client;
+
+    *out_added = *out_taken = 0;
+    if (is_over(stream))
+        return;
+    sml_mutex_lock(&client->lock);
+    *out_added = stream->flow.out.added;
+    *out_taken = stream->flow.out.taken;
+    sml_mutex_unlock(&client->lock);
 }
 
 enum semel_status semel_stream_end(struct semel_stream *stream)
@@ -325,6 +344,18 @@ enum semel_status semel_stream_end(struct semel_stream *stream)
     sml_client_settle(client);
     sml_client_unlock(client);
     return SEMEL_OK;
+}
+
+uint32_t sml_stream_seen(struct semel_stream *stream)
+{
+    return sml_news_seen(&stream->news);
+}
+
+enum semel_status sml_stream_wait_news(struct semel_stream *stream, uint32_t seen, uint64_t until)
+{
+    if (!is_over(stream))
+        (void)sml_news_wait(&stream->news, seen, until);
+    return is_over(stream) ? SEMEL_END : SEMEL_OK;
 }
 
 /* Between two looks whether the socket has taken the rest. */

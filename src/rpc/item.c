@@ -95,16 +95,18 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
     return SEMEL_WOULD_BLOCK;
 }
 
-bool sml_item_cut(struct semel_bytes item, struct sml_list *out)
+bool sml_item_cut(struct semel_bytes head, struct semel_bytes item, struct sml_list *out)
 {
     const uint8_t *at = item.data;
     size_t left = item.size;
 
     sml_list_init(out);
     do {
-        size_t bytes = left < SML_FRAGMENT_BYTES ? left : SML_FRAGMENT_BYTES;
+        size_t room = SML_FRAGMENT_BYTES - head.size;
+        size_t bytes = left < room ? left : room;
         enum sml_part_kind kind = bytes < left ? SML_PART_PIECE : SML_PART_ITEM;
-        struct sml_part *part = sml_part_create(&sml_mem_libc, kind, semel_bytes(at, bytes));
+        struct sml_part *part =
+            sml_part_create_headed(&sml_mem_libc, kind, head, semel_bytes(at, bytes));
 
         if (part == NULL) {
             sml_parts_free(out);
@@ -114,6 +116,7 @@ bool sml_item_cut(struct semel_bytes item, struct sml_list *out)
         if (bytes > 0)
             at += bytes;
         left -= bytes;
+        head.size = 0;
     } while (left > 0);
     return true;
 }

@@ -167,7 +167,7 @@ enum semel_status semel_request_send(struct semel_request *request, struct semel
         return SEMEL_INVALID;
     if (item.size > SEMEL_BODY_BYTES_MAX)
         return SEMEL_TOO_LARGE;
-    if (!sml_item_cut(item, &parts))
+    if (!sml_item_cut(semel_bytes(NULL, 0), item, &parts))
         return SEMEL_NO_MEMORY;
     sml_mutex_lock(request->served->lock);
     status = wait_for_room(request, sml_stream_until(timeout_ms));

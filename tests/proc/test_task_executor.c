@@ -9,13 +9,12 @@ static void test_shutdown(void **state)
     struct site site;
     struct watcher it[3];
     uint32_t running = 77;
-    char ms[3][8] = { "1", "400", "400" };
 
     (void)state;
     memset(it, 0, sizeof it);
     kit_open(&site, 4);
     for (int i = 0; i < 3; i++) {
-        kit_submit(&site, &it[i], "ignore", ms[i]);
+        kit_submit(&site, &it[i], i == 0 ? "ignore" : "hold", i == 0 ? "1" : site.place.path);
         kit_run_until(&site, kit_has_item, &it[i]);
     }
     kit_finish(&site, &it[0]);
@@ -29,6 +28,7 @@ static void test_shutdown(void **state)
     assert_int_equal(
         semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL, NULL),
         SEMEL_STOPPED);
+    kit_release(&site);
     assert_int_equal(semel_executor_shutdown(site.executor, -1, &running), SEMEL_OK);
     assert_int_equal(running, 0);
     assert_string_equal(site.states, "SX");
@@ -61,10 +61,11 @@ static void test_shutdown_then_loop(void **state)
 
     (void)state;
     kit_open(&site, 1);
-    kit_submit(&site, &it, "ignore", "100");
+    kit_submit(&site, &it, "hold", site.place.path);
     kit_run_until(&site, kit_has_item, &it);
     assert_int_equal(semel_executor_shutdown(site.executor, 1, &running), SEMEL_DEADLINE);
     assert_int_equal(running, 1);
+    kit_release(&site);
     kit_run_until(&site, is_stopped, &site);
     assert_int_equal(it.dones, 1);
     assert_int_equal(semel_executor_shutdown(site.executor, 0, &running), SEMEL_OK);
@@ -113,13 +114,14 @@ static void test_bound(void **state)
     (void)state;
     memset(it, 0, sizeof it);
     kit_open_with(&site, 1, 2);
-    kit_submit(&site, &it[0], "ignore", "50");
+    kit_submit(&site, &it[0], "hold", site.place.path);
     kit_run_until(&site, kit_has_item, &it[0]); /* it does not wait any more */
     kit_submit(&site, &it[1], "count", "1");
     kit_submit(&site, &it[2], "count", "1");
     assert_int_equal(
         semel_executor_submit(site.executor, "count", semel_bytes_text("1"), NULL, NULL),
         SEMEL_OVERLOADED);
+    kit_release(&site);
     for (int i = 0; i < 3; i++) {
         kit_finish(&site, &it[i]);
         kit_forget(&it[i]);

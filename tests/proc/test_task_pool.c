@@ -225,7 +225,7 @@ static void test_expired_in_line(void **state)
 
     (void)state;
     kit_open(&site, 1);
-    kit_submit(&site, &first, "ignore", "200");
+    kit_submit(&site, &first, "hold", site.place.path);
     kit_run_until(&site, kit_has_item, &first);
     options.deadline_ms = 20;
     assert_int_equal(semel_executor_submit(site.executor, "touch",
@@ -233,6 +233,7 @@ static void test_expired_in_line(void **state)
                                            &second.future),
                      SEMEL_OK);
     kit_finish(&site, &second);
+    kit_release(&site);
     assert_string_equal(second.log, "failed");
     assert_int_equal(semel_future_outcome(second.future), SEMEL_NOT_EXECUTED);
     assert_int_equal(semel_future_result(second.future)->status, SEMEL_EXPIRED);
