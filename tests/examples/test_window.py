@@ -22,6 +22,11 @@ if not shutil.which('Xvfb') or not shutil.which('xdotool'):
     sys.exit(77)
 
 
+if 'thread' in os.environ.get('SANITIZERS', ''):
+    print('the thread sanitizer does not know what fontconfig and its like synchronise')
+    sys.exit(77)
+
+
 class Screen:
     """An X server of our own; it chooses its number."""
 
