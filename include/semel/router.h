@@ -119,9 +119,11 @@ SEMEL_API enum semel_status semel_router_close_pipe(struct semel_router *router,
 /* Its pipe's id; UINT64_MAX for NULL. Thread: loop thread. Since: 0.4 */
 SEMEL_API uint64_t semel_receiver_id(const struct semel_receiver *receiver);
 
-/* The text for a sender in another process, of at most SEMEL_TICKET_BYTES with its NUL. Whoever has
- * it, and is the same user, may send. Thread: loop thread. Since: 0.4 */
 #define SEMEL_TICKET_BYTES 256
+
+/* The text for a sender in another process, of at most SEMEL_TICKET_BYTES with its NUL. Whoever has
+ * it, and is the same user, may send. Returns: OK; INVALID; TOO_LARGE (out is as it was). Thread:
+ * loop thread. Since: 0.4 */
 SEMEL_API enum semel_status semel_receiver_ticket(const struct semel_receiver *receiver, char *out,
                                                   size_t size) SEMEL_MUST_USE;
 
@@ -143,10 +145,12 @@ struct semel_router_counters {
     uint64_t flooded;     /* dropped by a pipe's choice */
     uint64_t refused;     /* senders that named no pipe of theirs, or broke the protocol */
 };
+
 /* A snapshot. Thread: loop thread. Since: 0.4 */
 SEMEL_API void semel_router_counters(const struct semel_router *router,
                                      struct semel_router_counters *out_counters);
 
+/* Messages of so many bytes are passed. */
 #define SEMEL_PASSED_BYTES 262144
 
 /* --- senders: in any process of the same user ---------------------------------------------- */

@@ -92,7 +92,8 @@ struct box {
 };
 
 /* Messages are {box's number, running number, filling}. */
-static inline void on_message(struct semel_receiver *receiver, struct semel_bytes message, void *user)
+static inline void on_message(struct semel_receiver *receiver, struct semel_bytes message,
+                              void *user)
 {
     struct box *box = user;
     uint32_t head[2];
@@ -116,7 +117,7 @@ static inline void on_message(struct semel_receiver *receiver, struct semel_byte
 }
 
 static inline void open_box(struct box *box, struct desk *desk, uint32_t number,
-                     const struct semel_pipe_options *options)
+                            const struct semel_pipe_options *options)
 {
     memset(box, 0, sizeof *box);
     box->desk = desk;
@@ -127,7 +128,7 @@ static inline void open_box(struct box *box, struct desk *desk, uint32_t number,
 }
 
 static inline enum semel_status post(struct semel_sender *sender, uint32_t box, uint32_t number,
-                              size_t size, int64_t timeout_ms)
+                                     size_t size, int64_t timeout_ms)
 {
     uint8_t *message = malloc(size);
     enum semel_status status;
