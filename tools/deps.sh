@@ -43,6 +43,9 @@ probe() {
     need cmake command -v cmake
     need libuv1-dev pkg-config --exists libuv
     need libglib2.0-dev pkg-config --exists glib-2.0
+    need libgtk-3-dev pkg-config --exists gtk+-3.0
+    need xvfb command -v Xvfb
+    need xdotool command -v xdotool
     need libcmocka-dev pkg-config --exists cmocka
     need libpython3-stdlib python3 -c 'import sqlite3'
     need clang command -v clang

@@ -34,6 +34,8 @@
 #define SEMEL_POOL_RESTART_MAX_MS 10000   /* the same after many of them */
 #define SEMEL_POOL_FAST_DEATHS 10         /* so many of them in a row, and the place is given up */
 #define SEMEL_POOL_STOP_GRACE_MS 2000     /* a worker that is asked to end has so long */
+#define SEMEL_WAITING_TASKS 1024          /* tasks of one executor that have not begun */
+#define SEMEL_TASK_DEADLINE_MS 86400000   /* per task: 24 h */
 
 /* Fixed bounds. */
 #define SEMEL_STORED_BODY_BYTES_MAX 536870912 /* highest body limit with a store: 512 MiB */

@@ -21,6 +21,7 @@
 #include <semel/status.h>
 #include <semel/store.h>
 #include <semel/stream.h>
+#include <semel/task.h>
 
 #define SEMEL_VERSION_MAJOR 0
 #define SEMEL_VERSION_MINOR 2

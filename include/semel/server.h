@@ -117,6 +117,8 @@ struct semel_method_options {
     semel_handler_fn resolve;
     void *resolve_user;
     bool takes_items; /* the caller may send a stream: semel_request_next */
+    bool tells_start; /* a caller that takes a stream has an empty progress when the handler begins:
+                         see semel_task_export */
     /* What the method does, for people: shown by `semel list` and `semel describe`. Borrowed for
      * the call of the function; NULL: nothing. At most SEMEL_DESCRIBE_BYTES. */
     const char *describe;
@@ -124,7 +126,10 @@ struct semel_method_options {
 #ifdef __cplusplus
 #define SEMEL_METHOD_OPTIONS_INIT {}
 #else
-#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, NULL }
+#define SEMEL_METHOD_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false, NULL                      \
+    }
 #endif
 
 /* Create a server that listens nowhere yet.

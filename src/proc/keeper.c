@@ -356,6 +356,7 @@ static void see_to_calls(struct semel_pool *pool)
         sml_job_end(node);
     while ((node = sml_list_pop_front(&decidable)) != NULL)
         sml_job_decide(node);
+    sml_seat_tell_decidable(pool);
 }
 
 /* --- the round ---------------------------------------------------------------------------- */

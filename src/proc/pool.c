@@ -122,6 +122,7 @@ static struct semel_pool *new_pool(const struct semel_pool_options *options)
     sml_list_init(&pool->workers);
     sml_list_init(&pool->line);
     sml_list_init(&pool->doubtful);
+    sml_list_init(&pool->mourners);
     sml_list_init(&pool->ended);
     sml_heap_init(&pool->timers);
     pool->weigh_at = options->recycle_bytes ? 0 : SML_NEVER;

@@ -108,6 +108,7 @@ struct semel_pool {
     uint32_t running;         /* seats */
     uint32_t inside;          /* threads that will touch the pool again */
     struct sml_list doubtful; /* jobs whose workers are dying */
+    struct sml_list mourners; /* seats at workers that are dying, who wait for the inquest */
     struct sml_list ended;    /* jobs that the keeper is to complete */
     bool launched;            /* the first start of each place was tried */
     enum semel_status launch; /* and what came of it */
@@ -134,6 +135,8 @@ void sml_seat_refuse_all(struct semel_pool *pool, enum semel_status status, stru
 void sml_seat_expire(struct semel_pool *pool, uint64_t now, struct sml_list *told);
 /* Lock not held. */
 void sml_seat_tell(struct sml_list *told);
+/* Those whose inquest is over. The keeper's thread; lock not held. */
+void sml_seat_tell_decidable(struct semel_pool *pool);
 
 /* --- worker.c -------------------------------------------------------------------------------- */
 

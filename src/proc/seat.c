@@ -23,6 +23,7 @@ void sml_seat_init(struct sml_seat *seat, void (*granted)(struct sml_seat *seat)
     seat->granted = granted;
     sml_list_init(&seat->link);
     sml_heap_node_init(&seat->timer);
+    seat->decidable = NULL;
 }
 
 static struct sml_worker *choose(const struct semel_pool *pool)
@@ -235,4 +236,69 @@ void sml_seat_mark(struct sml_seat *seat)
 {
     /* What a write takes at this moment is not counted: the mark is never too high. */
     (void)sml_client_written(seat->worker->client, &seat->mark);
+}
+
+/* --- inquests ----------------------------------------------------------------------------- */
+
+void sml_seat_await_inquest(struct semel_pool *pool, struct sml_seat *seat,
+                            void (*decidable)(struct sml_seat *seat))
+{
+    sml_mutex_lock(&pool->lock);
+    seat->decidable = decidable;
+    sml_list_push_back(&pool->mourners, &seat->link);
+    sml_wake_signal(&pool->wake);
+    sml_mutex_unlock(&pool->lock);
+}
+
+bool sml_seat_forget_inquest(struct semel_pool *pool, struct sml_seat *seat)
+{
+    bool waits;
+
+    sml_mutex_lock(&pool->lock);
+    waits = seat->decidable != NULL;
+    seat->decidable = NULL;
+    if (waits)
+        sml_list_remove(&seat->link);
+    sml_mutex_unlock(&pool->lock);
+    return waits;
+}
+
+static struct sml_seat *next_decidable(struct semel_pool *pool,
+                                       void (**out_decidable)(struct sml_seat *seat))
+{
+    struct sml_list *node;
+
+    for (node = pool->mourners.next; node != &pool->mourners; node = node->next) {
+        struct sml_seat *seat = sml_seat_of(node);
+
+        if (atomic_load_explicit(&seat->worker->buried, memory_order_acquire) == 0)
+            continue;
+        sml_list_remove(node);
+        *out_decidable = seat->decidable;
+        seat->decidable = NULL;
+        return seat;
+    }
+    return NULL;
+}
+
+void sml_seat_tell_decidable(struct semel_pool *pool)
+{
+    void (*decidable)(struct sml_seat * seat);
+    struct sml_seat *seat;
+
+    sml_mutex_lock(&pool->lock);
+    while ((seat = next_decidable(pool, &decidable)) != NULL) {
+        sml_mutex_unlock(&pool->lock);
+        decidable(seat);
+        sml_mutex_lock(&pool->lock);
+    }
+    sml_mutex_unlock(&pool->lock);
+}
+
+void sml_seat_count_again(struct semel_pool *pool, enum sml_fate fate)
+{
+    sml_mutex_lock(&pool->lock);
+    pool->counters.calls_moved += fate == SML_FATE_AGAIN;
+    pool->counters.calls_rerun += fate == SML_FATE_RERUN;
+    sml_mutex_unlock(&pool->lock);
 }

@@ -38,6 +38,7 @@ struct sml_seat {
     /* The pool's. */
     struct sml_list link;
     struct sml_heap_node timer;
+    void (*decidable)(struct sml_seat *seat); /* NULL: no inquest is waited for */
 };
 
 /* `granted` is set, if it may wait. */
@@ -76,5 +77,14 @@ enum sml_fate {
 enum sml_fate sml_judge(struct sml_seat *seat, struct semel_result *result, bool rerun_ok);
 /* The same, after waiting for the inquest: never DOUBTFUL. */
 enum sml_fate sml_judge_wait(struct sml_seat *seat, struct semel_result *result, bool rerun_ok);
+
+/* A judgement was DOUBTFUL: have `decidable` called, once, when the inquest is over; on the
+ * keeper's thread, not under a lock. */
+void sml_seat_await_inquest(struct semel_pool *pool, struct sml_seat *seat,
+                            void (*decidable)(struct sml_seat *seat));
+/* Not after all. False: it was called or will be. */
+bool sml_seat_forget_inquest(struct semel_pool *pool, struct sml_seat *seat);
+/* A call that was not FINAL is to be made again. */
+void sml_seat_count_again(struct semel_pool *pool, enum sml_fate fate);
 
 #endif

@@ -22,6 +22,7 @@
 
 #define GATE_INSIDE 1u /* on_ready is running */
 #define GATE_FREED 2u  /* it runs no more */
+#define GATE_AGAIN 4u  /* another thread wanted it to run, and left that to the one inside */
 
 struct semel_stream {
     struct sml_stream flow; /* first */
@@ -58,15 +59,33 @@ static void stream_unref(struct semel_stream *stream)
 
 /* --- news ------------------------------------------------------------------------------- */
 
+/* The last time was not the last: stay inside. */
+static bool leaves(struct semel_stream *stream)
+{
+    uint32_t gate = atomic_load(&stream->gate);
+
+    while (!(gate & GATE_AGAIN))
+        if (atomic_compare_exchange_weak(&stream->gate, &gate, gate & ~GATE_INSIDE)) {
+            if (gate & GATE_FREED)
+                sml_futex_wake(&stream->gate, INT32_MAX);
+            return true;
+        }
+    return false;
+}
+
+/* The I/O thread, and one that ends the call in semel_client_stop, may come at the same time; one
+ * runs it, for both. */
 static void run_ready(struct semel_stream *stream)
 {
-    if (!(atomic_fetch_or(&stream->gate, GATE_INSIDE) & GATE_FREED)) {
-        atomic_store(&stream->telling, sml_thread_self().value);
-        stream->on_ready(stream, stream->user);
-        atomic_store(&stream->telling, 0);
-    }
-    if (atomic_fetch_and(&stream->gate, ~GATE_INSIDE) & GATE_FREED)
-        sml_futex_wake(&stream->gate, INT32_MAX);
+    if (atomic_fetch_or(&stream->gate, GATE_INSIDE | GATE_AGAIN) & GATE_INSIDE)
+        return;
+    do {
+        if (!(atomic_fetch_and(&stream->gate, ~GATE_AGAIN) & GATE_FREED)) {
+            atomic_store(&stream->telling, sml_thread_self().value);
+            stream->on_ready(stream, stream->user);
+            atomic_store(&stream->telling, 0);
+        }
+    } while (!leaves(stream));
 }
 
 void sml_client_run_ready(struct sml_list *ready)

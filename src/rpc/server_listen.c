@@ -42,6 +42,7 @@ static struct sml_method *new_method(const struct semel_server *server, const ch
         method->max_run = (uint64_t)options->max_run_ms * SML_MS;
         method->on_crash = options->on_crash;
         method->takes_items = options->takes_items;
+        method->tells_start = options->tells_start;
         method->resolve = options->resolve;
         method->resolve_user = options->resolve_user;
     }
@@ -151,8 +152,8 @@ enum semel_status semel_server_export_transactional(struct semel_server *server,
     if (server == NULL || handler == NULL || !is_method_name(name, bytes) || !are_options(options))
         return SEMEL_INVALID;
     if (!sml_commit_is_durable(&server->commit) ||
-        (options &&
-         (options->kind == SEMEL_IDEMPOTENT || options->on_crash || options->takes_items)))
+        (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash ||
+                     options->takes_items || options->tells_start)))
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;

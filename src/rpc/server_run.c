@@ -9,6 +9,7 @@
  * are in any state: `forked` leads such a thread out of its loop past everything. */
 #include "rpc/server_internal.h"
 
+#include <semel/stream.h>
 #include <stdlib.h>
 
 /* --- running --------------------------------------------------------------------------------- */
@@ -77,6 +78,8 @@ static bool came_back(struct sml_worker *worker)
 static bool call_handler(struct sml_worker *worker, struct semel_request *request)
 {
     worker->took = false;
+    if (request->method->tells_start && semel_request_takes(request))
+        (void)semel_request_progress(request, semel_bytes(NULL, 0));
     request->method->handler(request, request->method->user);
     if (!came_back(worker))
         return false;

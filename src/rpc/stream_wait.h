@@ -4,6 +4,7 @@
 #define SML_RPC_STREAM_WAIT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/time.h"
