@@ -18,6 +18,7 @@
 #include <semel/server.h>
 #include <semel/status.h>
 #include <semel/store.h>
+#include <semel/stream.h>
 
 #define SEMEL_VERSION_MAJOR 0
 #define SEMEL_VERSION_MINOR 2

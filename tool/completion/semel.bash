@@ -22,11 +22,12 @@ _semel() {
     serve)
         options='--workers --on-demand --backlog --limit --max-run --idempotent --body-limit
             --kill-after --drain --ledger --insecure --session-idle --store --sql --on-crash
-            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks'
+            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks
+            --stream'
         ;;
     call)
         options='--timeout --connect-timeout --rerun-ok --key --outbox --refuse-when-full
-            --body-limit'
+            --body-limit --stream --raw --progress --send --chunk'
         ;;
     trigger) options='--timeout --connect-timeout' ;;
     wait) options='--all --any --timeout --partial --connect-timeout' ;;
