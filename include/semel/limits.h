@@ -28,6 +28,12 @@
 #define SEMEL_SESSIONS 100000             /* sessions of one server */
 #define SEMEL_CONNECTIONS 65536           /* connections of one server */
 #define SEMEL_BUSY_MS 20                  /* delay that an overloaded server asks for */
+#define SEMEL_POOL_WAITING_CALLS 65536    /* calls of one pool waiting for a worker */
+#define SEMEL_POOL_START_MS 10000         /* a worker's program, from exec to its first word */
+#define SEMEL_POOL_RESTART_MIN_MS 100     /* after a worker that ended before its first call had */
+#define SEMEL_POOL_RESTART_MAX_MS 10000   /* the same after many of them */
+#define SEMEL_POOL_FAST_DEATHS 10         /* so many of them in a row, and the place is given up */
+#define SEMEL_POOL_STOP_GRACE_MS 2000     /* a worker that is asked to end has so long */
 
 /* Fixed bounds. */
 #define SEMEL_STORED_BODY_BYTES_MAX 536870912 /* highest body limit with a store: 512 MiB */
@@ -43,5 +49,7 @@
 #define SEMEL_BODY_BYTES_MAX 4294967296 /* highest body limit that may be asked for: 4 GiB */
 #define SEMEL_ADDRESSES_MAX 16          /* alternatives in one address list */
 #define SEMEL_ADDRESS_BYTES 512         /* longest single address */
+#define SEMEL_POOL_WORKERS_MAX 1024     /* processes of one pool */
+#define SEMEL_POOL_RERUNS_MAX 3         /* a call that ended more workers runs in no further one */
 
 #endif

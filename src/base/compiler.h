@@ -9,6 +9,19 @@
 #define SML_PRINTF(at, first) __attribute__((format(printf, at, first)))
 #define SML_LIKELY(x) __builtin_expect(!!(x), 1)
 #define SML_UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* Memory that was given back may serve the next without the allocator; not where its use afterwards
+ * is looked for. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SML_KEEPS_MEMORY 0
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SML_KEEPS_MEMORY 0
+#endif
+#ifndef SML_KEEPS_MEMORY
+#define SML_KEEPS_MEMORY 1
+#endif
+
 #define SML_NORETURN __attribute__((noreturn))
 
 /* The object that holds `member` at `pointer`. */

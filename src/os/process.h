@@ -25,6 +25,9 @@ void sml_origin_fini(struct sml_origin *origin);
 
 bool sml_origin_same_pid(const struct sml_origin *origin);
 
+/* The user that this process acts as. */
+uint32_t sml_process_uid(void);
+
 /* False in a process forked after sml_origin_init. Any thread, signal-safe. */
 static inline bool sml_origin_is_mine(const struct sml_origin *origin)
 {

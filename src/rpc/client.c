@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "os/clock.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/commit.h"
 
 /* --- options ---------------------------------------------------------------------------- */
@@ -422,4 +423,15 @@ void semel_client_counters(const struct semel_client *client,
     out_counters->busy = caller->busy;
     out_counters->replies_unexpected = caller->unexpected;
     sml_mutex_unlock(&mutable->lock);
+}
+
+bool sml_client_written(struct semel_client *client, uint64_t *out_bytes)
+{
+    bool quiet;
+
+    sml_mutex_lock(&client->lock);
+    *out_bytes = client->counters.bytes_sent + client->pen.bytes;
+    quiet = !client->pen.held;
+    sml_mutex_unlock(&client->lock);
+    return quiet;
 }

@@ -17,6 +17,7 @@
 #include "rpc/client_internal.h"
 #include "rpc/commit.h"
 #include "rpc/item.h"
+#include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
 
 #define GATE_INSIDE 1u /* on_ready is running */
@@ -134,7 +135,7 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     if (!stream)
         return SEMEL_NO_MEMORY;
     sml_stream_init(&stream->flow, options->sends, options->takes);
-    sml_item_reader_init(&stream->reader);
+    sml_item_reader_init(&stream->reader, client->options.body_bytes);
     sml_list_init(&stream->ready_link);
     stream->client = client;
     stream->on_ready = options->on_ready;
@@ -158,19 +159,24 @@ void semel_stream_cancel(struct semel_stream *stream)
         semel_call_cancel(stream->call);
 }
 
-void semel_stream_free(struct semel_stream *stream)
+void sml_stream_detach(struct semel_stream *stream)
 {
     uint32_t gate;
 
-    if (!stream || !sml_origin_is_mine(&stream->client->origin))
-        return;
     gate = atomic_fetch_or(&stream->gate, GATE_FREED) | GATE_FREED;
     while ((gate & GATE_INSIDE) && atomic_load(&stream->telling) != sml_thread_self().value) {
         (void)sml_futex_wait(&stream->gate, gate, SML_NEVER);
         gate = atomic_load(&stream->gate);
     }
-    semel_stream_cancel(stream);
     stream_unref(stream);
+}
+
+void semel_stream_free(struct semel_stream *stream)
+{
+    if (!stream || !sml_origin_is_mine(&stream->client->origin))
+        return;
+    semel_stream_cancel(stream);
+    sml_stream_detach(stream);
 }
 
 /* --- waiting ----------------------------------------------------------------------------- */
@@ -243,8 +249,8 @@ static enum semel_status add_parts(struct semel_stream *stream, struct sml_list 
     return SEMEL_OK;
 }
 
-enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
-                                    int64_t timeout_ms)
+enum semel_status sml_stream_send(struct semel_stream *stream, struct semel_bytes head,
+                                  struct semel_bytes item, int64_t timeout_ms)
 {
     enum semel_status status = check(stream, timeout_ms);
     struct semel_client *client;
@@ -258,7 +264,7 @@ enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_by
         return SEMEL_TOO_LARGE;
     if (is_over(stream))
         return SEMEL_END;
-    if (!sml_item_cut(item, &parts))
+    if (!sml_item_cut(head, item, &parts))
         return SEMEL_NO_MEMORY;
     client = stream->client;
     sml_mutex_lock(&client->lock);
@@ -271,12 +277,32 @@ enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_by
         const struct sml_outflow *out = &stream->flow.out;
 
         status = add_parts(stream, &parts);
-        write_parts(client, item.size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS);
+        write_parts(client,
+                    item.size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS);
     }
     sml_client_settle(client);
     sml_client_unlock(client);
     sml_parts_free(&parts);
     return status;
+}
+
+enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
+                                    int64_t timeout_ms)
+{
+    return sml_stream_send(stream, semel_bytes(NULL, 0), item, timeout_ms);
+}
+
+void sml_stream_progress_of(struct semel_stream *stream, uint64_t *out_added, uint64_t *out_taken)
+{
+    struct semel_client *client = stream->client;
+
+    *out_added = *out_taken = 0;
+    if (is_over(stream))
+        return;
+    sml_mutex_lock(&client->lock);
+    *out_added = stream->flow.out.added;
+    *out_taken = stream->flow.out.taken;
+    sml_mutex_unlock(&client->lock);
 }
 
 enum semel_status semel_stream_end(struct semel_stream *stream)
@@ -299,6 +325,47 @@ enum semel_status semel_stream_end(struct semel_stream *stream)
     sml_client_settle(client);
     sml_client_unlock(client);
     return SEMEL_OK;
+}
+
+uint32_t sml_stream_seen(struct semel_stream *stream)
+{
+    return sml_news_seen(&stream->news);
+}
+
+enum semel_status sml_stream_wait_news(struct semel_stream *stream, uint32_t seen, uint64_t until)
+{
+    if (!is_over(stream))
+        (void)sml_news_wait(&stream->news, seen, until);
+    return is_over(stream) ? SEMEL_END : SEMEL_OK;
+}
+
+/* Between two looks whether the socket has taken the rest. */
+#define FLUSH_TICK SML_MS
+
+enum semel_status sml_stream_flush(struct semel_stream *stream, uint64_t until)
+{
+    struct semel_client *client = stream->client;
+    bool written = false;
+
+    while (!is_over(stream)) {
+        uint32_t seen = sml_news_seen(&stream->news);
+        uint64_t now = sml_clock_now();
+
+        sml_mutex_lock(&client->lock);
+        client->now = now;
+        if (!sml_client_on_io(client))
+            sml_client_write(client, false);
+        written = sml_outflow_is_drained(&stream->flow.out) && !client->pen.held &&
+                  sml_pen_unsent(&client->pen) == 0;
+        sml_client_settle(client);
+        sml_client_unlock(client);
+        if (written)
+            return SEMEL_OK;
+        if (now >= until)
+            return SEMEL_WOULD_BLOCK;
+        (void)sml_news_wait(&stream->news, seen, sml_time_min(until, now + FLUSH_TICK));
+    }
+    return SEMEL_END;
 }
 
 /* --- reading ----------------------------------------------------------------------------- */

@@ -26,7 +26,7 @@ bool sml_request_open_stream(struct semel_request *request)
     request->stream = calloc(1, sizeof *request->stream);
     if (request->stream == NULL)
         return false;
-    sml_item_reader_init(&request->stream->reader);
+    sml_item_reader_init(&request->stream->reader, request->server->body_bytes);
     return true;
 }
 
@@ -167,7 +167,7 @@ enum semel_status semel_request_send(struct semel_request *request, struct semel
         return SEMEL_INVALID;
     if (item.size > SEMEL_BODY_BYTES_MAX)
         return SEMEL_TOO_LARGE;
-    if (!sml_item_cut(item, &parts))
+    if (!sml_item_cut(semel_bytes(NULL, 0), item, &parts))
         return SEMEL_NO_MEMORY;
     sml_mutex_lock(request->served->lock);
     status = wait_for_room(request, sml_stream_until(timeout_ms));
@@ -194,7 +194,7 @@ enum semel_status semel_request_progress(struct semel_request *request, struct s
         return SEMEL_INVALID;
     if (progress.size > SEMEL_PROGRESS_BYTES)
         return SEMEL_TOO_LARGE;
-    part = sml_part_create(&sml_mem_libc, SML_PART_PROGRESS, progress);
+    part = sml_part_create(&sml_mem_libc, SML_PART_PROGRESS, semel_bytes(NULL, 0), progress);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
     sml_mutex_lock(request->served->lock);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "io/pair.h"
+#include "rpc/server_seam.h"
 
 /* --- exporting ----------------------------------------------------------------------------- */
 

@@ -27,19 +27,21 @@ static uint64_t charge_of(size_t bytes)
 }
 
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes bytes)
+                                 struct semel_bytes head, struct semel_bytes bytes)
 {
-    struct sml_part *part = sml_alloc(mem, sizeof *part + bytes.size);
+    struct sml_part *part = sml_alloc(mem, sizeof *part + head.size + bytes.size);
 
-    SML_ASSERT(bytes.size <= SML_FRAGMENT_BYTES);
+    SML_ASSERT(head.size + bytes.size <= SML_FRAGMENT_BYTES);
     if (part == NULL)
         return NULL;
     sml_list_init(&part->node);
     part->number = part->charge_end = 0;
     part->kind = kind;
-    part->size = (uint32_t)bytes.size;
+    part->size = (uint32_t)(head.size + bytes.size);
+    if (head.size > 0)
+        memcpy(part->bytes, head.data, head.size);
     if (bytes.size > 0)
-        memcpy(part->bytes, bytes.data, bytes.size);
+        memcpy(part->bytes + head.size, bytes.data, bytes.size);
     return part;
 }
 
@@ -268,12 +270,13 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         return SEMEL_PROTOCOL;
     }
     if (frame->kind == SML_PART_END) {
-        in->ended = true;
+        in->begun = in->ended = true;
         return SEMEL_OK;
     }
-    part = sml_part_create(mem, frame->kind, frame->bytes);
+    part = sml_part_create(mem, frame->kind, semel_bytes(NULL, 0), frame->bytes);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
+    in->begun = true;
     if (frame->kind == SML_PART_PROGRESS) {
         sml_release(mem, in->progress);
         in->progress = part;
@@ -308,11 +311,14 @@ struct sml_part *sml_inflow_take_progress(struct sml_inflow *in)
 bool sml_inflow_owes_credit(const struct sml_inflow *in)
 {
     uint64_t granted = in->limit - in->taken_charge;
+    uint64_t untold = in->taken_charge - in->told_charge;
 
-    if (in->credit_due)
-        return true;
-    /* With less than that its sender may be stuck before a part of full size. */
-    return !in->ended && (granted <= in->window / 2 || granted < PART_CHARGE_MAX);
+    if (in->credit_due || in->ended)
+        return in->credit_due;
+    /* Its sender may be stuck before a part of full size, with what is granted; or with what it
+     * keeps, if its window is a narrow one. */
+    return granted <= in->window / 2 || granted < PART_CHARGE_MAX ||
+           untold >= SML_STREAM_CREDIT / 2;
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)
@@ -320,6 +326,7 @@ size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at
     struct sml_credit_frame frame = { .next = in->arrived, .taken = in->taken };
 
     in->credit_due = false;
+    in->told_charge = in->taken_charge;
     if (in->taken_charge + in->window > in->limit)
         in->limit = in->taken_charge + in->window;
     frame.limit = in->limit;
@@ -328,7 +335,7 @@ size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at
 
 void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem)
 {
-    if ((in->arrived == 0 && in->progress == NULL && !in->ended) || SML_BUG(ATTEMPTS_SPLICED)) {
+    if (!in->begun || SML_BUG(ATTEMPTS_SPLICED)) {
         in->limit = SML_STREAM_CREDIT;
         return;
     }
@@ -348,10 +355,10 @@ void sml_stream_resume(struct sml_stream *stream)
     stream->in.credit_due = stream->takes;
 }
 
-bool sml_stream_wants_write(const struct sml_stream *stream)
+bool sml_stream_wants_write(const struct sml_stream *stream, bool parts)
 {
     return (stream->takes && sml_inflow_owes_credit(&stream->in)) ||
-           (stream->sends && sml_outflow_is_ready(&stream->out));
+           (stream->sends && parts && sml_outflow_is_ready(&stream->out));
 }
 
 size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, uint8_t *at,

@@ -202,9 +202,8 @@ static void wait_value(struct semel_stream *stream, uint32_t count)
 
 /* Sizes around every bound: empty, a fragment, one more, several, many small ones. */
 static const struct order orders[] = {
-    { 0, 0 },      { 1, 0 },     { 1000, 0 },    { 5000, 64 },    { 3, 65535 },
-    { 3, 65536 },  { 3, 65537 }, { 40, 65536 },  { 7, 300000 },   { 2, 5000000 },
-    { 100, 16383 }, { 100, 16384 },
+    { 0, 0 },     { 1, 0 },      { 1000, 0 },   { 5000, 64 },   { 3, 65535 },   { 3, 65536 },
+    { 3, 65537 }, { 40, 65536 }, { 7, 300000 }, { 2, 5000000 }, { 100, 16383 }, { 100, 16384 },
 };
 
 static void test_from_server(void **state)

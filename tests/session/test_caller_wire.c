@@ -306,6 +306,27 @@ static void the_greatest_number_that_is_stored_is_remembered(void **state)
     f->down.size = 0;
 }
 
+/* Nobody waits for the verdict any more; that it is stored is known all the same. */
+static void what_is_said_of_a_call_that_was_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "x");
+    struct sml_incoming *in;
+
+    fixture_pump(f);
+    in = fixture_begin(f);
+    assert_non_null(in);
+    for (int i = 0; i < 31; i++)
+        fixture_pass(f, SML_SECOND);
+    fixture_expect(f, call, SEMEL_UNKNOWN, SEMEL_DEADLINE, NULL);
+    fixture_finish(f, in, SEMEL_VALUE, "");
+    say_reply(f, 1, 2, SML_REPLY_RECORDED);
+    assert_int_equal(f->link.caller.counters.unexpected, 1);
+    assert_int_equal(f->link.caller.durable_hi, 1);
+    say_reply(f, 2, 2, SML_REPLY_RECORDED); /* which was never made */
+    assert_int_equal(f->link.state, SML_LINK_FAILED);
+}
+
 static void a_welcome_says_what_is_stored(void **state)
 {
     struct fixture *f = *state;
@@ -430,6 +451,8 @@ int main(void)
           set_up_many, tear_down, NULL },
         FRESH("the greatest number that is stored is remembered",
               the_greatest_number_that_is_stored_is_remembered),
+        FRESH("what is said of a call that was given up is remembered, too",
+              what_is_said_of_a_call_that_was_given_up),
         FRESH("a WELCOME says what is stored", a_welcome_says_what_is_stored),
         FRESH("refused after it was in doubt", refused_after_it_was_in_doubt_it_may_have_run),
         FRESH("in doubt, sent though cancelled", what_is_in_doubt_is_sent_again_when_cancelled),
