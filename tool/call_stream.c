@@ -212,6 +212,8 @@ static void read_items(struct semel_stream *stream, struct call_streams *streams
     streams->incomplete = status != SEMEL_END;
     if (status == SEMEL_NO_MEMORY)
         output_error("no memory for an item; cancelling");
+    if (status == SEMEL_TOO_LARGE)
+        output_error("an item is larger than the body limit; cancelling");
     if (status != SEMEL_END && status != SEMEL_PARTS_LOST)
         semel_stream_cancel(stream);
 }

@@ -424,7 +424,7 @@ static void finish_exit(struct run *run, int code)
     }
     if (code == 0 && run->stream.lost) {
         finish_failure(run->request, -1,
-                       "it ended well, but not all of its output became items: %s",
+                       "it ended well, but not all of its streams got through: %s",
                        run->stream.lost);
         return;
     }

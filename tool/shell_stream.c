@@ -65,6 +65,8 @@ static void *feed(void *user)
         status = semel_request_next(stream->request, LOOK_MS, &item);
         if (status == SEMEL_WOULD_BLOCK)
             continue;
+        if (status == SEMEL_TOO_LARGE)
+            stream->unfed = "an item of the caller is larger than the body limit";
         if (status != SEMEL_OK)
             break;
         wanted = write_all(stream, item.data, item.size) &&
@@ -142,6 +144,8 @@ void shell_stream_end(struct shell_stream *stream)
         atomic_store(&stream->stop, true);
         eventfd_write(stream->bell, 1);
         pthread_join(stream->feeder, NULL);
+        if (stream->unfed && !stream->lost)
+            stream->lost = stream->unfed;
     }
     if (stream->bell >= 0)
         close(stream->bell);

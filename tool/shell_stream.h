@@ -26,6 +26,7 @@ struct shell_stream {
     struct cutter progress; /* into lines */
     bool silent;            /* nobody wants items any more */
     const char *lost;       /* why an item could not be made of the output; NULL: none was lost */
+    const char *unfed;      /* the feeder's, until it has left: the same of the input */
     bool feeding;
     pthread_t feeder;
     int input; /* the feeder's: the command's standard input */

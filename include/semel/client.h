@@ -135,7 +135,8 @@ SEMEL_API enum semel_status semel_client_create(struct semel_client **out_client
 /* End every call (never sent: not executed; else unknown; status STOPPED), tell the server, close
  * the connection, release everything. NULL is fine. No other thread may be inside a function of
  * this client when it is called, blocked callers of semel_client_call excepted: they are woken.
- * Handlers of its exported methods are asked to stop and waited for, as are requests that they took.
+ * Handlers of its exported methods are asked to stop and waited for, as are requests that they
+ * took.
  * Returns: OK; WOULD_DEADLOCK when called from one of its callbacks or handlers (nothing happened:
  * use semel_client_stop there); FORKED in a child process (its memory is released, the parent's
  * connection untouched). Thread: any thread but its own callbacks. Blocks: until its I/O thread

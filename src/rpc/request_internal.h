@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* request_internal.h - a call as its handler's side of the library sees it.
  *
- * Most requests are calls of a session, the server's in every respect. Others arrive in another way,
- * at a client from its server: they have a made-up record, `in`, that is read as any other's, and
- * `away`, which does what is done differently there. */
+ * Most requests are calls of a session, the server's in every respect. Others arrive in another
+ * way, at a client from its server: they have a made-up record, `in`, that is read as any other's,
+ * and `away`, which does what is done differently there. */
 #ifndef SML_RPC_REQUEST_INTERNAL_H
 #define SML_RPC_REQUEST_INTERNAL_H
 

@@ -18,7 +18,7 @@
 #define BACKOFF_MIN_NS UINT64_C(100000000)
 #define BACKOFF_MAX_NS UINT64_C(5000000000)
 
-/* --- the carrier ---------------------------------------------------------------------------------- */
+/* --- the carrier ----------------------------------------------------------------------------- */
 
 static void on_ready(struct semel_stream *stream, void *user)
 {
@@ -127,7 +127,7 @@ static void lose_carrier(struct sml_client_reverse *reverse)
     sml_cond_broadcast(&reverse->changed); /* somebody opens the next one in time */
 }
 
-/* --- messages -------------------------------------------------------------------------------------- */
+/* --- messages -------------------------------------------------------------------------------- */
 
 /* Lock held. */
 static const char *take_request(struct sml_client_reverse *reverse,
@@ -256,7 +256,7 @@ void sml_reverse_drive(struct sml_client_reverse *reverse)
     sml_mutex_unlock(&reverse->lock);
 }
 
-/* --- exporting --------------------------------------------------------------------------------------- */
+/* --- exporting ------------------------------------------------------------------------------- */
 
 static struct sml_client_reverse *create(struct semel_client *client)
 {
@@ -383,7 +383,7 @@ enum semel_status semel_client_export(struct semel_client *client, const char *n
     return status;
 }
 
-/* --- the client's end --------------------------------------------------------------------------------- */
+/* --- the client's end ------------------------------------------------------------------------ */
 
 bool sml_client_in_handler(struct semel_client *client)
 {

@@ -16,7 +16,7 @@ static struct sml_arrival *of(const struct semel_request *request)
     return (struct sml_arrival *)((uintptr_t)request - offsetof(struct sml_arrival, request));
 }
 
-/* --- the request -------------------------------------------------------------------------------- */
+/* --- the request ----------------------------------------------------------------------------- */
 
 static bool is_mine(const struct semel_request *request)
 {
@@ -140,7 +140,7 @@ static enum semel_status finish(struct semel_request *request, const struct sml_
 
 static const struct sml_request_away away = { is_mine, finish, take, on_cancel, key_of };
 
-/* --- life --------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 static const char *put(uint8_t **at, struct semel_bytes bytes)
 {
@@ -198,7 +198,7 @@ void sml_arrival_free(struct sml_arrival *arrival)
     free(arrival);
 }
 
-/* --- threads ------------------------------------------------------------------------------------- */
+/* --- threads --------------------------------------------------------------------------------- */
 
 static struct sml_export *find(const struct sml_client_reverse *reverse,
                                const struct sml_incoming *in)

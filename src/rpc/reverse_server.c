@@ -374,7 +374,7 @@ enum semel_status sml_reverse_start(struct semel_server *server)
     return status == SEMEL_ALREADY ? SEMEL_OK : status; /* a test plays it by rules of its own */
 }
 
-/* --- calling ------------------------------------------------------------------------------------ */
+/* --- calling --------------------------------------------------------------------------------- */
 
 static enum semel_status check(const struct semel_backchannel *channel, bool waits)
 {

@@ -181,7 +181,7 @@ static void serve(void *arg)
     sml_mutex_unlock(&reverse->lock);
 }
 
-/* --- life -------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------ */
 
 enum semel_status sml_reverse_attend(struct sml_reverse *reverse)
 {

@@ -456,8 +456,8 @@ bool sml_request_send_here(struct semel_request *request, struct sml_list *parts
 /* And sml_request_on_items; and, before any is read, how large an item may be. */
 void sml_request_on_items_here(struct semel_request *request, sml_items_fn fn, void *user);
 void sml_request_item_max_here(struct semel_request *request, uint64_t bytes);
-/* Stripe held, released on return: write what is due; or, unless it is large, leave it to the leader
- * if another write was just made. */
+/* Stripe held, released on return: write what is due; or, unless it is large, leave it to the
+ * leader if another write was just made. */
 void sml_served_write_now(struct sml_served *served);
 void sml_served_write_parts(struct sml_served *served, bool large);
 

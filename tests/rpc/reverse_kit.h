@@ -83,7 +83,7 @@ static inline void close_hub(struct hub *hub)
     kit_place_remove(&hub->place);
 }
 
-/* --- what clients export ----------------------------------------------------------------------- */
+/* --- what clients export --------------------------------------------------------------------- */
 
 struct node {
     atomic_int begun, cancelled, callbacks, ended;

@@ -2,7 +2,7 @@
 /* Calls from a server to its clients, with real threads and sockets: how they go. */
 #include "reverse_kit.h"
 
-/* --- outcomes ---------------------------------------------------------------------------------------- */
+/* --- outcomes -------------------------------------------------------------------------------- */
 
 static void test_outcomes(void **state)
 {
@@ -93,7 +93,7 @@ static void test_refused(void **state)
     close_hub(&hub);
 }
 
-/* A client that comes late, and exports late, is waited for; one that never does is not for ever. */
+/* A client that exports late is waited for; one that never does is not for ever. */
 static void test_waited_for(void **state)
 {
     struct semel_client *client;
@@ -118,7 +118,7 @@ static void test_waited_for(void **state)
     close_hub(&hub);
 }
 
-/* --- many, large, both ways ------------------------------------------------------------------------------ */
+/* --- many, large, both ways ------------------------------------------------------------------ */
 
 static void *call_echo(void *arg)
 {
@@ -229,7 +229,7 @@ static void test_large(void **state)
     close_hub(&hub);
 }
 
-/* --- limits -------------------------------------------------------------------------------------------------- */
+/* --- limits ---------------------------------------------------------------------------------- */
 
 static void on_too_large(struct semel_request *request, void *user)
 {
@@ -306,7 +306,7 @@ static void test_method_limit(void **state)
     close_hub(&hub);
 }
 
-/* --- time and cancelling ------------------------------------------------------------------------------------------ */
+/* --- time and cancelling --------------------------------------------------------------------- */
 
 static void test_deadline(void **state)
 {

@@ -8,7 +8,7 @@
 #include "rpc/reverse_wire.h"
 #include "rpc/server_internal.h"
 
-/* --- cuts and ends -------------------------------------------------------------------------------------------------- */
+/* --- cuts and ends --------------------------------------------------------------------------- */
 
 static void test_cuts(void **state)
 {
@@ -178,7 +178,7 @@ static void test_drain(void **state)
     close_hub(&hub);
 }
 
-/* --- where one may call ------------------------------------------------------------------------------------------- */
+/* --- where one may call ---------------------------------------------------------------------- */
 
 struct nested {
     struct hub *hub;
@@ -273,7 +273,7 @@ static void test_forked(void **state)
     close_hub(&hub);
 }
 
-/* --- ends that break the rules --------------------------------------------------------------------------------------- */
+/* --- ends that break the rules --------------------------------------------------------------- */
 
 static void make_terms(uint8_t *terms)
 {
