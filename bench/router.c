@@ -232,8 +232,11 @@ static void run_wake(struct plan *plan)
     ours = (double)kit_percentile(&waker.samples, 50);
     theirs = (double)kit_percentile(&waker.raw, 50);
     reads = (double)kit_percentile(&waker.raw_read, 50);
-    printf("figure=router what=wake p50_us=%.2f raw_us=%.2f ratio=%.3f raw_read_us=%.2f "
+    printf("figure=router what=wake pin=%s p50_us=%.2f raw_us=%.2f ratio=%.3f raw_read_us=%.2f "
            "ratio_read=%.3f\n",
+           plan->pin == 1   ? "same"
+           : plan->pin == 2 ? "cross"
+                            : "none",
            ours / 1e3, theirs / 1e3, ours / theirs, reads / 1e3, ours / reads);
     kit_end(waker.child);
 }

@@ -36,6 +36,7 @@
 #include "clock.h"
 #include "json.h"
 #include "orphans.h"
+#include "procs.h"
 #include "shell_stream.h"
 
 #define STDERR_TAIL 4096
@@ -105,9 +106,9 @@ static bool is_replaced(const struct shell *shell, const char *variable)
 static char **environment_make(const struct shell *shell, struct semel_request *request)
 {
     static const char hex[] = "0123456789abcdef";
-    struct semel_key key = semel_request_key(request);
+    struct origin origin = call_origin(request);
     const char *method = semel_request_method(request);
-    const char *idempotency_key = semel_request_idempotency_key(request);
+    const char *idempotency_key = origin.idempotency_key;
     size_t count = 0, at = 0, text_size = strlen(method) + strlen(idempotency_key) + 160;
     char **block, *text;
 
@@ -123,9 +124,9 @@ static char **environment_make(const struct shell *shell, struct semel_request *
     }
     block[at++] = text;
     text = stpcpy(text, "SEMEL_CALL_KEY=");
-    for (size_t i = 0; i < sizeof key.bytes; i++) {
-        *text++ = hex[key.bytes[i] >> 4];
-        *text++ = hex[key.bytes[i] & 15];
+    for (size_t i = 0; i < sizeof origin.key.bytes; i++) {
+        *text++ = hex[origin.key.bytes[i] >> 4];
+        *text++ = hex[origin.key.bytes[i] & 15];
     }
     *text++ = '\0';
     block[at++] = text;

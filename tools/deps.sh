@@ -36,6 +36,7 @@ probe() {
     need pkg-config command -v pkg-config
     need libsqlite3-dev pkg-config --exists sqlite3
     need libjansson-dev pkg-config --exists jansson
+    need libncurses-dev pkg-config --exists ncursesw
     [ "$want" = test ] || return 0
     need g++ command -v g++
     need binutils command -v nm

@@ -40,6 +40,7 @@
 #define SEMEL_STORED_BODY_BYTES_MAX 536870912 /* highest body limit with a store: 512 MiB */
 #define SEMEL_CRASHES_MAX 3 /* a transactional call that crashed the server so often is poisoned */
 #define SEMEL_METHOD_BYTES 255          /* longest method name */
+#define SEMEL_DESCRIBE_BYTES 4096       /* longest description of a method; longer is refused */
 #define SEMEL_CONTENT_TYPE_BYTES 255    /* longest content type */
 #define SEMEL_KEY_BYTES 255             /* longest idempotency key */
 #define SEMEL_TEXT_BYTES 1024           /* longest failure text; longer is cut */

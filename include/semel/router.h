@@ -11,9 +11,10 @@
  * the loop is busy waits in the socket and at the sender; how much, and what happens beyond that,
  * is the pipe's choice (enum semel_flood).
  *
- * A message of SEMEL_PASSED_BYTES or more is not sent through the socket: it is put into memory that
- * both processes share, sealed in its size; the receiver is called with that memory. A sender that
- * is not to be trusted could change it meanwhile: whoever must not be deceived copies it first.
+ * A message of SEMEL_PASSED_BYTES or more is not sent through the socket: it is put into memory
+ * that both processes share, sealed in its size; the receiver is called with that memory. A sender
+ * that is not to be trusted could change it meanwhile: whoever must not be deceived copies it
+ * first.
  *
  * A sender whose process dies takes nothing of the other senders with it. What it had sent whole is
  * delivered. */
@@ -118,9 +119,11 @@ SEMEL_API enum semel_status semel_router_close_pipe(struct semel_router *router,
 /* Its pipe's id; UINT64_MAX for NULL. Thread: loop thread. Since: 0.4 */
 SEMEL_API uint64_t semel_receiver_id(const struct semel_receiver *receiver);
 
-/* The text for a sender in another process, of at most SEMEL_TICKET_BYTES with its NUL. Whoever has
- * it, and is the same user, may send. Thread: loop thread. Since: 0.4 */
 #define SEMEL_TICKET_BYTES 256
+
+/* The text for a sender in another process, of at most SEMEL_TICKET_BYTES with its NUL. Whoever has
+ * it, and is the same user, may send. Returns: OK; INVALID; TOO_LARGE (out is as it was). Thread:
+ * loop thread. Since: 0.4 */
 SEMEL_API enum semel_status semel_receiver_ticket(const struct semel_receiver *receiver, char *out,
                                                   size_t size) SEMEL_MUST_USE;
 
@@ -142,10 +145,12 @@ struct semel_router_counters {
     uint64_t flooded;     /* dropped by a pipe's choice */
     uint64_t refused;     /* senders that named no pipe of theirs, or broke the protocol */
 };
+
 /* A snapshot. Thread: loop thread. Since: 0.4 */
 SEMEL_API void semel_router_counters(const struct semel_router *router,
                                      struct semel_router_counters *out_counters);
 
+/* Messages of so many bytes are passed. */
 #define SEMEL_PASSED_BYTES 262144
 
 /* --- senders: in any process of the same user ---------------------------------------------- */
@@ -162,15 +167,15 @@ SEMEL_API enum semel_status semel_sender_start(struct semel_sender *sender) SEME
 
 /* Send a message (copied), at most timeout_ms from now; negative: as long as the router is there.
  * Returns: OK; INVALID (not started); STOPPED (stopped); WOULD_BLOCK (the receiver is slow: nothing
- * was sent); DENIED (no such pipe, or it had a sender before); PEER_DIED (the router is gone); TOO_LARGE;
- * NO_MEMORY; WOULD_DEADLOCK in a loop's callback, with another timeout than 0; FORKED.
+ * was sent); DENIED (no such pipe, or it had a sender before); PEER_DIED (the router is gone);
+ * TOO_LARGE; NO_MEMORY; WOULD_DEADLOCK in a loop's callback, with another timeout than 0; FORKED.
  * Thread: one at a time. Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_sender_send(struct semel_sender *sender,
                                               struct semel_bytes message, int64_t timeout_ms)
     SEMEL_MUST_USE;
 
-/* The same without a copy, for large messages: memory of `size` bytes (not 0), in which anything may
- * be, to be filled, and sent by semel_sender_send_reserved. out_data: the sender's. A second
+/* The same without a copy, for large messages: memory of `size` bytes (not 0), in which anything
+ * may be, to be filled, and sent by semel_sender_send_reserved. out_data: the sender's. A second
  * reservation takes the place of the first. Returns: OK; WOULD_BLOCK: the receiver still has all
  * there is; as semel_sender_send. Thread: one at a time. Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size,

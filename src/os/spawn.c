@@ -52,6 +52,9 @@
 #define OWN_PROGRAM "/proc/self/exe"
 
 extern char **environ;
+/* glibc's clone by its other name: the thread sanitizer takes `clone` for a fork, and would have
+ * its state cleaned up by the child, which shares it. */
+int __clone(int (*run)(void *), void *stack, int flags, void *arg, ...);
 
 /* What the child is told, and what it tells. */
 struct plan {
@@ -65,11 +68,10 @@ struct plan {
 };
 
 /* --- in the child ----------------------------------------------------------------------------
- * The attribute: a sanitizer's notes on this thread belong to the parent, who shares them. */
-#define IN_CHILD __attribute__((noinline, no_sanitize_address, no_sanitize_thread))
+ * A sanitizer's notes on this thread belong to the parent, who shares them. */
 
 /* All-zero is SIG_DFL without flags, and a mask of no signal, whatever the machine's layout. */
-IN_CHILD static void reset_signals(void)
+SML_UNINSTRUMENTED static void reset_signals(void)
 {
     static const unsigned char zero[128];
 
@@ -79,7 +81,7 @@ IN_CHILD static void reset_signals(void)
 }
 
 /* 0, 1, 2 and SML_SPAWN_FD stay, and nothing else. */
-IN_CHILD static bool place_descriptors(struct plan *plan)
+SML_UNINSTRUMENTED static bool place_descriptors(struct plan *plan)
 {
     long fd = syscall(SYS_fcntl, plan->fd, F_DUPFD, ASIDE);
     long null = syscall(SYS_fcntl, plan->null, F_DUPFD, ASIDE);
@@ -93,7 +95,7 @@ IN_CHILD static bool place_descriptors(struct plan *plan)
     return true;
 }
 
-IN_CHILD static int in_child(void *arg)
+SML_UNINSTRUMENTED static int in_child(void *arg)
 {
     struct plan *plan = arg;
 
@@ -122,7 +124,7 @@ static int clone_child(struct plan *plan, struct sml_child *child)
     if (stack == MAP_FAILED)
         return errno;
     /* Stacks grow downwards wherever there are pidfds, but on one machine that glibc has left. */
-    child->pid = clone(in_child, stack + STACK_BYTES, flags, plan, &child->pidfd);
+    child->pid = __clone(in_child, stack + STACK_BYTES, flags, plan, &child->pidfd);
     if (child->pid < 0)
         error = errno;
     (void)munmap(stack, STACK_BYTES);

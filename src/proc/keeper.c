@@ -166,6 +166,7 @@ static void end_of(struct sml_worker *worker)
 
     sml_epoll_remove(&pool->epoll, worker->child.pidfd);
     sml_mutex_lock(&pool->lock);
+    worker->over = true;
     worker->state = SEMEL_WORKER_DYING; /* nobody new comes */
     sml_mutex_unlock(&pool->lock);
     sml_worker_inquest(worker);

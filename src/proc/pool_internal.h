@@ -49,6 +49,7 @@ struct sml_worker {
     uint64_t calls;
     uint64_t calls_weighed; /* `calls` when its memory was looked at last */
     bool kill_wanted;       /* by anybody; the keeper does it */
+    bool over;              /* it has ended: what its connection does now means nothing */
     bool spoiled;           /* its connection is over: `why` */
     bool asked;             /* to leave: its end is no accident */
     bool retired_untold;    /* RECYCLED is to be told */

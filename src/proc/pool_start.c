@@ -5,8 +5,8 @@
  * A job goes from stage to stage: it WAITS in line; it is AT a worker; it is DOUBTFUL, its worker
  * is dying and the keeper will decide; it has ENDED. Only one thread at a time moves it on: who
  * asks for its seat, then who is told of the seat, then who is told of the call's end, then the
- * keeper. A cancellation comes from any thread: it leaves its wish under the lock, and takes the call's
- * handle away to cancel it without. */
+ * keeper. A cancellation comes from any thread: it leaves its wish under the lock, and takes the
+ * call's handle away to cancel it without. */
 #include "proc/pool_internal.h"
 
 #include <stdlib.h>

@@ -184,7 +184,8 @@ static bool names_slot(const struct sml_part *part)
            part->bytes[0] == SML_MESSAGE_PASSED;
 }
 
-/* The message that was delivered from a slot, or could not be: the sender may use the slot again. */
+/* The message that was delivered from a slot, or could not be: the sender may use the slot again.
+ * */
 static void return_slot(struct semel_receiver *receiver)
 {
     struct sml_inlet *inlet = receiver->inlet;

@@ -19,8 +19,8 @@
 
 #define SML_ROUTER_READ_BYTES 262144
 #define SML_PIPE_SECRET_BYTES 16
-/* A message's first byte: its bytes follow, or the number of the slot that they are in, and how many
- * there are. */
+/* A message's first byte: its bytes follow, or the number of the slot that they are in, and how
+ * many there are. */
 #define SML_MESSAGE_PLAIN 0
 #define SML_MESSAGE_PASSED 1
 #define SML_MESSAGE_PASSED_BYTES 17

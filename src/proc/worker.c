@@ -191,7 +191,7 @@ void sml_worker_retire_locked(struct sml_worker *worker)
 
 void sml_worker_spoil_locked(struct sml_worker *worker, const char *why)
 {
-    if (worker->spoiled || worker->said_goodbye)
+    if (worker->spoiled || worker->said_goodbye || worker->over)
         return;
     worker->spoiled = worker->kill_wanted = true;
     worker->state = SEMEL_WORKER_DYING;

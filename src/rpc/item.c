@@ -105,7 +105,8 @@ bool sml_item_cut(struct semel_bytes head, struct semel_bytes item, struct sml_l
         size_t room = SML_FRAGMENT_BYTES - head.size;
         size_t bytes = left < room ? left : room;
         enum sml_part_kind kind = bytes < left ? SML_PART_PIECE : SML_PART_ITEM;
-        struct sml_part *part = sml_part_create(&sml_mem_libc, kind, head, semel_bytes(at, bytes));
+        struct sml_part *part =
+            sml_part_create_headed(&sml_mem_libc, kind, head, semel_bytes(at, bytes));
 
         if (part == NULL) {
             sml_parts_free(out);

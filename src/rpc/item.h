@@ -30,8 +30,8 @@ bool sml_item_reader_take(struct sml_item_reader *reader, struct sml_inflow *in)
  * TOO_LARGE: it was larger than it may be, and is gone; NO_MEMORY: nothing is lost. */
 enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct semel_bytes *out);
 
-/* Cut an item, `head` (at most SML_ITEM_HEAD bytes) and `item` behind it, into parts, to be added to
- * a stream in this order: on `out`, a list head. False: no memory, and no parts. */
+/* Cut an item, `head` (at most SML_ITEM_HEAD bytes) and `item` behind it, into parts, to be added
+ * to a stream in this order: on `out`, a list head. False: no memory, and no parts. */
 #define SML_ITEM_HEAD 32
 bool sml_item_cut(struct semel_bytes head, struct semel_bytes item, struct sml_list *out);
 void sml_parts_free(struct sml_list *parts);

@@ -222,6 +222,8 @@ static void part_with(struct semel_request *request)
     bool spawn;
 
     sml_mutex_lock(&server->queue_lock);
+    sml_method_tally(request->method, sml_slot_of_taken(server), request->outcome,
+                     sml_clock_now() - request->arrived);
     sml_request_settle_locked(request);
     sml_queue_wake_committer_locked(server); /* the method's next call may start */
     worker = sml_server_kick_locked(server, &spawn);
@@ -253,6 +255,7 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
     request->in = NULL;
     request->finished = true;
     sml_request_close_stream(request);
+    request->outcome = verdict->outcome;
     sml_info_unref(request->info);
     sml_commit_touch(served);
     done = sml_served_done(served);

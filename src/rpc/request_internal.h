@@ -42,6 +42,7 @@ enum sml_place {
     SML_AT_TXN,       /* for the committer to run */
     SML_AT_PARKED,    /* its method is at its limit */
     SML_AT_STALLED,   /* its session has too many stored replies */
+    SML_AT_ASKED,     /* for the thread of the reserved methods */
     SML_AT_WORK       /* its handler has begun */
 };
 
@@ -66,13 +67,15 @@ struct semel_request {
     struct sml_method *method;
     struct sml_incoming *in; /* NULL once finished */
     struct sml_peer_info *info;
-    struct sml_worker *runner; /* inside its handler, not taken */
-    uint64_t order;            /* of arrival */
-    uint64_t work_ns;          /* what it adds to short_work_ns */
-    enum sml_place place;      /* queue_lock; STALLED: and the stripe */
-    bool started;              /* its start is stored */
-    bool alone;                /* transactional: in a transaction of its own */
-    bool again;                /* ... or with others that an interrupted call has cost theirs */
+    struct sml_worker *runner;  /* inside its handler, not taken */
+    uint64_t order;             /* of arrival */
+    uint64_t arrived;           /* when it was complete */
+    enum semel_outcome outcome; /* what was said, once finished */
+    uint64_t work_ns;           /* what it adds to short_work_ns */
+    enum sml_place place;       /* queue_lock; STALLED: and the stripe */
+    bool started;               /* its start is stored */
+    bool alone;                 /* transactional: in a transaction of its own */
+    bool again;                 /* ... or with others that an interrupted call has cost theirs */
     struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
     bool finished;
     bool taken;

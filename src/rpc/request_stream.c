@@ -197,7 +197,7 @@ enum semel_status semel_request_progress(struct semel_request *request, struct s
         return SEMEL_INVALID;
     if (progress.size > SEMEL_PROGRESS_BYTES)
         return SEMEL_TOO_LARGE;
-    part = sml_part_create(&sml_mem_libc, SML_PART_PROGRESS, semel_bytes(NULL, 0), progress);
+    part = sml_part_create(&sml_mem_libc, SML_PART_PROGRESS, progress);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
     sml_mutex_lock(request->served->lock);

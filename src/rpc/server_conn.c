@@ -513,7 +513,7 @@ static enum sml_peer_event step(struct sml_conn *conn, const uint8_t *data, size
     sml_mutex_lock(conn->lock);
     event = sml_peer_input(&conn->peer, data, size, out_used, out_hello, now);
     if (conn->served && event != SML_PEER_ENDED)
-        sml_served_collect(conn->served);
+        sml_served_collect(conn->served, now);
     if (sml_peer_wants_write(&conn->peer) || conn->peer.state == SML_PEER_CLOSING)
         sml_conn_touch(conn);
     sml_mutex_unlock(conn->lock);

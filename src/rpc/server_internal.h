@@ -51,6 +51,8 @@
 #include "rpc/commit.h"
 #include "rpc/pen.h"
 #include "rpc/request_internal.h"
+#include "rpc/server_admin.h"
+#include "rpc/tally.h"
 #include "session/host.h"
 
 #define SML_STRIPES 32
@@ -79,6 +81,9 @@
 #define SML_DRAIN_CHECK_NS 5000000
 #define SML_STARVED_NS 5000000 /* until a buffer is asked for again */
 
+#define SML_WORKERS_MAX 4096
+#define SML_SLOT_WORDS (SML_WORKERS_MAX / 64 + 1)
+
 struct sml_served;
 struct sml_conn;
 struct sml_worker;
@@ -98,6 +103,10 @@ struct sml_method {
     struct sml_method *next; /* in its bucket; never changes once published */
     const char *name;
     uint8_t name_bytes;
+    uint8_t admin;        /* enum sml_admin: one of the server's own, answered by its own thread */
+    const char *describe; /* "" for nothing */
+    _Atomic(struct sml_tally *) *tallies; /* by slot, see sml_method_tally; NULL: no call yet */
+    uint32_t tally_slots;
     enum semel_kind kind;
     semel_handler_fn handler;
     semel_transaction_fn transaction; /* TRANSACTIONAL: instead of handler */
@@ -176,13 +185,16 @@ enum sml_signal { SML_SIGNAL_NONE, SML_SIGNAL_WORK, SML_SIGNAL_LOOK };
 struct sml_worker {
     struct sml_thread thread;
     struct semel_server *server;
-    bool for_work;             /* made because a call waits */
-    struct sml_list all;       /* server->workers or server->left; queue_lock */
-    struct sml_list idle_link; /* queue_lock */
-    _Atomic uint32_t signal;   /* enum sml_signal */
-    bool inlining;             /* its own: runs a handler as the leader */
-    bool took;                 /* its own: the handler took its request */
-    bool forked;               /* its own: it came out of a handler in a child process */
+    bool for_work;                       /* made because a call waits */
+    uint32_t slot;                       /* its tallies; no other thread has it at the same time */
+    _Atomic(struct sml_method *) method; /* whose handler it is in; NULL: in none */
+    _Atomic uint64_t since;              /* ... since then */
+    struct sml_list all;                 /* server->workers or server->left; queue_lock */
+    struct sml_list idle_link;           /* queue_lock */
+    _Atomic uint32_t signal;             /* enum sml_signal */
+    bool inlining;                       /* its own: runs a handler as the leader */
+    bool took;                           /* its own: the handler took its request */
+    bool forked;                         /* its own: it came out of a handler in a child process */
 };
 
 struct sml_place_to_listen { /* the leader's and host_lock's */
@@ -297,7 +309,22 @@ struct semel_server {
     _Atomic uint32_t watch_word; /* enum in server_watch.c */
 
     struct sml_server_totals totals;
+
+    uint64_t slots_taken[SML_SLOT_WORDS]; /* of workers; queue_lock */
+    struct sml_admin_desk admin;
 };
+
+/* A call of the method has ended so, `ns` after it had arrived. See server_admin.h for slots. */
+static inline void sml_method_tally(struct sml_method *method, uint32_t slot,
+                                    enum semel_outcome outcome, uint64_t ns)
+{
+    struct sml_tally *tally = atomic_load_explicit(&method->tallies[slot], memory_order_relaxed);
+
+    if (SML_UNLIKELY(tally == NULL))
+        tally = sml_method_tally_create(method, slot);
+    if (SML_LIKELY(tally != NULL))
+        sml_tally_add(tally, outcome, ns);
+}
 
 /* server.c */
 /* OK; INVALID, FORKED, STOPPED. */
@@ -372,6 +399,9 @@ struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out
 void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn);
 
 /* server_run.c: handlers. */
+/* The call has ended before its handler began, or its verdict was given: stripe held, released on
+ * return. */
+void sml_request_let_go(struct semel_request *request);
 /* Run short calls for a while. Returns whether `worker` is still the leader. */
 bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worker);
 /* Call the callbacks of requests that were cancelled. Returns as sml_server_run_inline. */
@@ -481,7 +511,7 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
 void sml_conn_detach(struct sml_conn *conn, uint64_t now);
 /* The session's calls that are ready go to the leader's batch; cancellations are passed on; stripe
  * held. */
-void sml_served_collect(struct sml_served *served);
+void sml_served_collect(struct sml_served *served, uint64_t now);
 void sml_served_cancels(struct sml_served *served);
 /* The session's timer is no later than its callee's; stripe held. */
 void sml_served_retime(struct sml_served *served);
@@ -515,6 +545,10 @@ enum semel_status sml_server_export_reserved(struct semel_server *server, const 
 enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
                                                   semel_handler_fn handler, void *user,
                                                   const struct semel_method_options *options);
+/* The same for one that the thread of server_admin.c answers; idempotent. */
+enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,
+                                          enum sml_admin admin, semel_handler_fn handler,
+                                          const char *describe);
 
 /* request.c */
 /* As semel_request_reply, to a handler that is neither transactional nor resolves; if it returns OK

@@ -15,9 +15,8 @@
 
 enum begun { GO, OVER, STALLED };
 
-/* The call was cancelled or has expired: its verdict may have to be written. Stripe held, released
- * on return. */
-static void let_go(struct semel_request *request)
+/* The call was cancelled or has expired: its verdict may have to be written. */
+void sml_request_let_go(struct semel_request *request)
 {
     struct sml_served *served = request->served;
     bool done = sml_served_done(served);
@@ -54,11 +53,13 @@ static enum begun begin(struct sml_worker *worker, struct semel_request *request
     if (inlined && served->conn)
         sml_conn_touch(served->conn);
     if (!sml_callee_begin(callee, request->in, request->method->max_run, now)) {
-        let_go(request);
+        sml_request_let_go(request);
         return OVER;
     }
     request->place = SML_AT_WORK;
     request->runner = worker;
+    atomic_store_explicit(&worker->since, now, memory_order_relaxed);
+    atomic_store_explicit(&worker->method, request->method, memory_order_relaxed);
     if (request->method->max_run > 0)
         sml_served_retime(served);
     sml_mutex_unlock(served->lock);
@@ -79,6 +80,7 @@ static bool call_handler(struct sml_worker *worker, struct semel_request *reques
     request->method->handler(request, request->method->user);
     if (!came_back(worker))
         return false;
+    atomic_store_explicit(&worker->method, NULL, memory_order_relaxed);
     if (worker->took) {
         if (atomic_fetch_sub(&request->parties, 1) == 1)
             free(request);
@@ -107,6 +109,8 @@ static uint64_t run_one(struct sml_worker *worker, struct semel_request *request
 
     if (worker->forked)
         return end;
+    if (ours && begun == GO)
+        sml_method_tally(method, worker->slot, request->outcome, end - request->arrived);
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, end - now, false);
@@ -152,6 +156,8 @@ static bool run_one_inline(struct sml_worker *worker, struct semel_request *requ
     }
     if (worker->forked)
         return false;
+    if (ours && begun == GO)
+        sml_method_tally(method, worker->slot, request->outcome, *now - request->arrived);
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, *now - start, true);
@@ -320,6 +326,7 @@ void sml_worker_main(void *arg)
         }
     }
     server->threads--;
+    sml_slot_give_back_locked(server, worker->slot);
     sml_list_remove(&worker->all);
     sml_list_push_back(&server->left, &worker->all);
     sml_cond_broadcast(&server->changed);

@@ -17,8 +17,8 @@ void sml_stream_progress_of(struct semel_stream *stream, uint64_t *out_added, ui
  * Returns OK; WOULD_BLOCK; END (the call is over). Thread: as semel_stream_send. */
 enum semel_status sml_stream_flush(struct semel_stream *stream, uint64_t until);
 
-/* Look at this first, then at what is waited for, then wait until something is new at the stream, at
- * most until `until`. Returns OK; END. */
+/* Look at this first, then at what is waited for, then wait until something is new at the stream,
+ * at most until `until`. Returns OK; END. */
 uint32_t sml_stream_seen(struct semel_stream *stream);
 enum semel_status sml_stream_wait_news(struct semel_stream *stream, uint32_t seen, uint64_t until);
 

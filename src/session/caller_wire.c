@@ -469,7 +469,7 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
                           struct sml_verdict verdict, bool proven)
 {
     if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
-        !call->cancelled_by_user) {
+        call->cancel_wanted && !call->cancelled_by_user) {
         verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
         verdict.text = semel_bytes("", 0);
     }

@@ -26,8 +26,8 @@ static uint64_t charge_of(size_t bytes)
     return bytes + SML_PART_CHARGE;
 }
 
-struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes head, struct semel_bytes bytes)
+struct sml_part *sml_part_create_headed(const struct sml_mem *mem, enum sml_part_kind kind,
+                                        struct semel_bytes head, struct semel_bytes bytes)
 {
     struct sml_part *part = sml_alloc(mem, sizeof *part + head.size + bytes.size);
 
@@ -43,6 +43,12 @@ struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind k
     if (bytes.size > 0)
         memcpy(part->bytes + head.size, bytes.data, bytes.size);
     return part;
+}
+
+struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
+                                 struct semel_bytes bytes)
+{
+    return sml_part_create_headed(mem, kind, semel_bytes(NULL, 0), bytes);
 }
 
 void sml_stream_init(struct sml_stream *stream, bool sends, bool takes)
@@ -273,7 +279,7 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         in->begun = in->ended = true;
         return SEMEL_OK;
     }
-    part = sml_part_create(mem, frame->kind, semel_bytes(NULL, 0), frame->bytes);
+    part = sml_part_create(mem, frame->kind, frame->bytes);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
     in->begun = true;

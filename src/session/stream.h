@@ -38,9 +38,11 @@ struct sml_part {
     uint8_t bytes[];
 };
 
-/* NULL: no memory. `head` and `bytes`, one behind the other, are copied. */
+/* NULL: no memory. `bytes` are copied; before them, with a head, those of `head`. */
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
-                                 struct semel_bytes head, struct semel_bytes bytes);
+                                 struct semel_bytes bytes);
+struct sml_part *sml_part_create_headed(const struct sml_mem *mem, enum sml_part_kind kind,
+                                        struct semel_bytes head, struct semel_bytes bytes);
 
 /* The sending half. */
 struct sml_outflow {

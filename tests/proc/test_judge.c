@@ -26,7 +26,8 @@ static void *stand_by(void *arg)
         char text[32];
 
         snprintf(text, sizeof text, "%u", atomic_load(&self->calls) % 1000);
-        assert_int_equal(pool_kit_call(self->pool, "square", text, &result), SEMEL_VALUE);
+        if (pool_kit_call(self->pool, "square", text, &result) != SEMEL_VALUE)
+            fail_msg("%s", result.text);
         semel_result_clear(&result);
         atomic_fetch_add(&self->calls, 1);
     }
@@ -116,7 +117,7 @@ static void test_closed(void **state)
     struct scene scene;
 
     (void)state;
-    begin(&scene, 200);
+    begin(&scene, 1000);
     check_unknown(scene.pool, "close", "", "was cut off: ");
     end(&scene);
 }

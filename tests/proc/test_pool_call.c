@@ -59,7 +59,7 @@ static void test_deaths(void **state)
     check_death(pool, "exit", "3", "exited with code 3");
     check_death(pool, "exit", "0", "exited with code 0");
     check_death(pool, "raise", "9", "was killed by signal 9 (SIGKILL)");
-    check_death(pool, "raise", "11", "was killed by signal 11 (SIGSEGV)");
+    check_death(pool, "raise", "15", "was killed by signal 15 (SIGTERM)");
     assert_int_equal(pool_kit_number(pool, "square", "5"), 25);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
     pool_kit_check_clean(before);

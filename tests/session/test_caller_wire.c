@@ -404,6 +404,25 @@ static void what_is_in_doubt_is_sent_again_when_cancelled(void **state)
     }
 }
 
+/* Whoever looks after the server cancels it there: that is no deadline that has passed. */
+static void what_the_server_cancels_has_not_expired(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "x"), *late;
+    struct sml_frame frame = { .type = SML_CANCEL };
+    const char *why;
+
+    fixture_pump(f);
+    frame.xid = call->xid;
+    assert_int_equal(sml_callee_frame(fixture_callee(f), &frame, f->now, &why), SEMEL_OK);
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, NULL);
+    late = fixture_submit(f, "y");
+    fixture_pump(f);
+    fixture_pass(f, 30 * SML_SECOND);
+    fixture_expect(f, late, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
+}
+
 /* Nor does a cancellation keep it from being sent that comes before it was. */
 static void what_is_in_doubt_is_sent_before_its_cancel_is_answered(void **state)
 {
@@ -449,6 +468,8 @@ int main(void)
           tear_down, NULL },
         { "a BUSY delay over between two LISTs is over", a_delay_over_between_two_lists_is_over,
           set_up_many, tear_down, NULL },
+        FRESH("what is cancelled at the server has not expired",
+              what_the_server_cancels_has_not_expired),
         FRESH("the greatest number that is stored is remembered",
               the_greatest_number_that_is_stored_is_remembered),
         FRESH("what is said of a call that was given up is remembered, too",
