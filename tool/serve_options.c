@@ -50,7 +50,8 @@ enum {
     KEY_RECYCLE_CALLS,
     KEY_RECYCLE_MEMORY,
     KEY_DESCRIBE,
-    KEY_INSPECT
+    KEY_INSPECT,
+    KEY_STREAM
 };
 
 static const struct argp_option options[] = {
@@ -65,6 +66,11 @@ static const struct argp_option options[] = {
       0 },
     { "idempotent", KEY_IDEMPOTENT, "NAME", 0,
       "Running NAME twice is harmless: callers may say --rerun-ok", 0 },
+    { "stream", KEY_STREAM, "NAME[=SIZE]", 0,
+      "The command NAME has streams: each line of its output (or what it writes, in pieces of at "
+      "most SIZE) goes to the caller at once, each line that the caller sends to its input; lines "
+      "on descriptor 4 are its progress",
+      0 },
     { "body-limit", KEY_BODY_LIMIT, "SIZE", 0, "Largest request and reply (default 16MiB)", 0 },
     { "kill-after", KEY_KILL_AFTER, "DURATION", 0,
       "From the SIGTERM for a cancelled command, or for one of an earlier server, to its SIGKILL "
@@ -146,6 +152,7 @@ static const char doc[] =
     "--max-run 30s\n"
     "  semel serve unix:/run/shop --store sqlite:shop.db 'charge=./charge.sh' \\\n"
     "      --sql 'take=UPDATE stock SET n = n - :n WHERE item = :item'\n"
+    "  semel serve unix:/run/log 'follow=tail -f log' --stream follow\n"
     "  semel serve unix:/run/x --exchange --locks=30s\n"
     "  semel serve unix:/run/x --procs 4 --program ./render frame thumbnail\n\n"
     "With a store, a server that dies and comes back goes on where it was: clients notice a lost "
@@ -225,6 +232,23 @@ static void set_on_crash(struct method *method, const char *what, struct argp_st
         method->options.on_crash = SEMEL_CRASH_RERUN;
 }
 
+/* `size` NULL: lines. */
+static void set_stream(struct method *method, const char *size, struct argp_state *state)
+{
+    uint64_t chunk = 0;
+    char why[200];
+
+    if (method->handler != shell_handler)
+        argp_error(state, "--stream: %s is not a command", method->name);
+    if (size && !size_parse(size, SEMEL_BODY_BYTES, &chunk, why, sizeof why))
+        argp_error(state, "--stream: %s", why);
+    if (size && chunk == 0)
+        argp_error(state, "--stream: '%s' would send nothing", size);
+    method->options.takes_items = true;
+    method->shell.streams = true;
+    method->shell.chunk = (size_t)chunk;
+}
+
 static void set_limit(struct method *method, const char *what, struct argp_state *state)
 {
     char why[200];
@@ -287,7 +311,9 @@ static void apply_setting(struct service *service, int key, char *arg, struct ar
         method = method_find(service, arg, state);
         arg = equals + 1;
     }
-    if (key == KEY_LIMIT)
+    if (key == KEY_STREAM)
+        set_stream(method ? method : method_find(service, arg, state), method ? arg : NULL, state);
+    else if (key == KEY_LIMIT)
         set_limit(method, arg, state);
     else if (key == KEY_ON_CRASH)
         set_on_crash(method, arg, state);
@@ -343,6 +369,8 @@ static void finish_procs(struct service *service, struct argp_state *state)
             argp_error(state, "'%s' is not NAME=COMMAND", service->methods[i].name);
         else if (service->methods[i].shell.command && service->program)
             argp_error(state, "--program: its methods are given as NAME alone");
+        else if (service->methods[i].shell.streams && wanted)
+            argp_error(state, "--stream: a command in a worker process has no streams");
     if (!wanted && (service->recycle_calls || service->recycle_bytes))
         argp_error(state, "--recycle-calls and --recycle-memory need --procs");
     if (wanted && service->stored)
@@ -589,6 +617,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LIMIT:
     case KEY_MAX_RUN:
     case KEY_IDEMPOTENT:
+    case KEY_STREAM:
     case KEY_ON_CRASH:
     case KEY_DESCRIBE:
         add_setting(a, key, arg, state);

@@ -27,6 +27,7 @@
 #define SEMEL_WORKERS_MIN 2               /* workers = cores, at least this */
 #define SEMEL_SESSIONS 100000             /* sessions of one server */
 #define SEMEL_CONNECTIONS 65536           /* connections of one server */
+#define SEMEL_CLIENT_HANDLERS 2           /* threads for methods that a client exports */
 #define SEMEL_BUSY_MS 20                  /* delay that an overloaded server asks for */
 #define SEMEL_POOL_WAITING_CALLS 65536    /* calls of one pool waiting for a worker */
 #define SEMEL_POOL_START_MS 10000         /* a worker's program, from exec to its first word */
@@ -50,6 +51,7 @@
 #define SEMEL_TRACE_BYTES 8192          /* longest trace text; longer is cut */
 #define SEMEL_WINDOW_CALLS_MAX 65536    /* highest window that may be asked for */
 #define SEMEL_BODY_BYTES_MAX 4294967296 /* highest body limit that may be asked for: 4 GiB */
+#define SEMEL_CLIENT_HANDLERS_MAX 256   /* highest number of threads for exported methods */
 #define SEMEL_ADDRESSES_MAX 16          /* alternatives in one address list */
 #define SEMEL_ADDRESS_BYTES 512         /* longest single address */
 #define SEMEL_POOL_WORKERS_MAX 1024     /* processes of one pool */

@@ -3,6 +3,7 @@
 #ifndef SEMEL_SEMEL_H
 #define SEMEL_SEMEL_H
 
+#include <semel/backchannel.h>
 #include <semel/bytes.h>
 #include <semel/client.h>
 #include <semel/deferred.h>

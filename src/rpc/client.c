@@ -47,9 +47,11 @@ static enum semel_status fill_options(struct semel_client_options *o)
         o->pending_calls = SEMEL_PENDING_CALLS;
     if (o->body_bytes == 0)
         o->body_bytes = SEMEL_BODY_BYTES;
+    if (o->handlers == 0)
+        o->handlers = SEMEL_CLIENT_HANDLERS;
     if (o->backoff_max_ms < o->backoff_min_ms)
         o->backoff_max_ms = o->backoff_min_ms;
-    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX &&
+    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->handlers <= SEMEL_CLIENT_HANDLERS_MAX &&
             o->body_bytes <= (o->outbox ? SEMEL_STORED_BODY_BYTES_MAX : SEMEL_BODY_BYTES_MAX);
     return good ? SEMEL_OK : SEMEL_INVALID;
 }
@@ -327,9 +329,10 @@ enum semel_status semel_client_destroy(struct semel_client *client)
         destroy_in_child(client);
         return SEMEL_FORKED;
     }
-    if (sml_client_in_callback(client) || sml_in_transaction())
+    if (sml_client_in_callback(client) || sml_in_transaction() || sml_client_in_handler(client))
         return SEMEL_WOULD_DEADLOCK;
     semel_client_stop(client);
+    sml_client_stop_handlers(client);
     sml_mutex_lock(&client->lock);
     client->exit = true;
     while (client->inside > 0)
@@ -338,6 +341,7 @@ enum semel_status semel_client_destroy(struct semel_client *client)
     sml_client_unlock(client);
     sml_client_outbox_stop(client);
     sml_thread_join(&client->io_thread);
+    sml_client_free_exports(client);
     sml_link_fini(&client->link);
     sml_client_outbox_close(client, true);
     free_client(client);

@@ -172,6 +172,11 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     return SEMEL_OK;
 }
 
+void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes)
+{
+    stream->reader.max = bytes;
+}
+
 void semel_stream_cancel(struct semel_stream *stream)
 {
     if (stream && !is_over(stream))

@@ -246,6 +246,7 @@ static void release(struct semel_server *server)
     while ((node = sml_list_pop_front(&server->newcomers)) != NULL)
         sml_conn_discard(SML_CONTAINER(node, struct sml_conn, all));
     sml_server_close_places(server);
+    sml_reverse_forsake(server);
     free_requests(&server->stash);
     free_requests(&server->free_requests);
     free_methods(server);
@@ -345,7 +346,8 @@ enum semel_status semel_server_start(struct semel_server *server)
     sml_mutex_unlock(&server->queue_lock);
     if (status != SEMEL_OK)
         return status;
-    if (sml_commit_is_durable(&server->commit))
+    status = sml_reverse_start(server);
+    if (status == SEMEL_OK && sml_commit_is_durable(&server->commit))
         status = restore(server);
     if (status == SEMEL_OK)
         status = sml_commit_start(&server->commit);
@@ -457,6 +459,7 @@ static void forsake(struct semel_server *server)
     }
     for (node = server->conns.next; node != &server->conns; node = node->next)
         sml_channel_close(&SML_CONTAINER(node, struct sml_conn, all)->channel);
+    sml_reverse_forsake(server);
     free_methods(server);
     close_system(server);
     sml_origin_fini(&server->origin);
@@ -478,6 +481,7 @@ enum semel_status semel_server_destroy(struct semel_server *server)
     while (!server->quit || server->threads > 0 || server->unfinished > 0 || server->waiting > 0)
         sml_cond_wait(&server->changed, &server->queue_lock);
     sml_mutex_unlock(&server->queue_lock);
+    sml_reverse_stop(server);
     sml_commit_stop(&server->commit);
     if (server->watched)
         sml_watchdog_stop(server);

@@ -17,7 +17,8 @@
  *                    locked before it is looked up, and a lock outlives what it guards.
  *                    `fresh_lock` stands in for connections that have no session yet.
  *   queue_lock       run queue, methods' counts, threads' roles, session timers, the posted list
- *   pool_lock        write buffers; and the committer's list of sessions
+ *   pool_lock        write buffers; and the committer's list of sessions; and that of backchannels
+ *                    that have something for their thread
  * A lock of whoever asked for a receipt (struct sml_reply_receipt) comes after a stripe, and
  * nothing after it.
  * "Leader's" below means: touched only by the thread that is the leader; the role itself is handed
@@ -49,6 +50,7 @@
 #include "os/wake.h"
 #include "rpc/commit.h"
 #include "rpc/pen.h"
+#include "rpc/request_internal.h"
 #include "rpc/server_admin.h"
 #include "rpc/tally.h"
 #include "session/host.h"
@@ -84,7 +86,6 @@
 
 struct sml_served;
 struct sml_conn;
-struct sml_request_stream;
 struct sml_worker;
 
 /* --- methods ------------------------------------------------------------------------------ */
@@ -123,59 +124,6 @@ struct sml_method {
     struct sml_list parked; /* over the limit */
 };
 
-/* --- requests ----------------------------------------------------------------------------- */
-
-/* The other end of a connection, as requests show it. Guarded by the stripe of the session. */
-struct sml_peer_info {
-    struct semel_peer peer;
-    uint32_t refs;
-    char address[]; /* what peer.address points at */
-};
-
-enum sml_place {
-    SML_AT_NOWHERE, /* in the leader's batch, in the committer's hands, or between queue and
-                       handler */
-    SML_AT_SHORT,
-    SML_AT_LONG,
-    SML_AT_UNSTARTED, /* its start must be stored before it runs */
-    SML_AT_TXN,       /* for the committer to run */
-    SML_AT_PARKED,    /* its method is at its limit */
-    SML_AT_STALLED,   /* its session has too many stored replies */
-    SML_AT_ASKED,     /* for the thread of the reserved methods */
-    SML_AT_WORK       /* its handler has begun */
-};
-
-struct semel_request {
-    struct sml_list link; /* where `place` says, or the leader's batch, or free */
-    struct semel_server *server;
-    struct sml_served *served;
-    struct sml_method *method;
-    struct sml_incoming *in; /* NULL once finished */
-    struct sml_peer_info *info;
-    struct sml_worker *runner;  /* inside its handler, not taken */
-    uint64_t order;             /* of arrival */
-    uint64_t arrived;           /* when it was complete */
-    enum semel_outcome outcome; /* what was said, once finished */
-    uint64_t work_ns;           /* what it adds to short_work_ns */
-    enum sml_place place;       /* queue_lock; STALLED: and the stripe */
-    bool started;               /* its start is stored */
-    bool alone;                 /* transactional: in a transaction of its own */
-    bool again;                 /* ... or with others that an interrupted call has cost theirs */
-    struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
-    bool finished;
-    bool taken;
-    struct sml_request_stream *stream; /* NULL: it has none */
-    atomic_int parties; /* taken: the handler and whoever finishes; the last one frees */
-
-    /* Cancellation, queue_lock. */
-    bool watched; /* on_cancel was called once; the owner's own */
-    bool told;
-    semel_cancelled_fn cancel_fn;
-    void *cancel_user;
-    struct sml_list cancel_link;  /* in server->to_tell */
-    struct sml_thread_id telling; /* the thread inside cancel_fn */
-};
-
 /* --- sessions and connections -------------------------------------------------------------- */
 
 /* The shell's part of a session; freed when it has ended, has no connection, and nothing is held.
@@ -193,7 +141,8 @@ struct sml_served {
     struct sml_list stalled;
     struct sml_heap_node timer; /* queue_lock */
     uint64_t timer_at;
-    uint64_t parts_written; /* when parts were last written at once */
+    uint64_t parts_written;                /* when parts were last written at once */
+    struct semel_backchannel *backchannel; /* shared; NULL: nobody asked for it yet */
 };
 
 enum sml_conn_state {
@@ -312,6 +261,7 @@ struct semel_server {
     bool unstalled; /* calls went back into the queue: somebody may have to be woken */
 
     struct sml_commit commit;
+    struct sml_reverse *reverse; /* constant from the start on; NULL before */
 
     struct sml_mutex queue_lock;
     struct sml_cond changed; /* for wait, destroy, and finishers that wait for a cancel callback */
@@ -528,8 +478,30 @@ void sml_served_streams(struct sml_served *served);
  * more. Any thread that may use the request. */
 typedef void (*sml_items_fn)(struct semel_request *request, void *user);
 void sml_request_on_items(struct semel_request *request, sml_items_fn fn, void *user);
-/* As semel_request_next with a timeout of 0, inside of `fn`. */
+/* As semel_request_next with a timeout of 0, inside of `fn`, or wherever the stripe is held. */
 enum semel_status sml_request_next_here(struct semel_request *request, struct semel_bytes *out);
+/* There, too: an item in parts, which are moved in. False: nobody takes it, and some are left. */
+bool sml_request_has_room_here(const struct semel_request *request);
+bool sml_request_send_here(struct semel_request *request, struct sml_list *parts);
+/* And sml_request_on_items; and, before any is read, how large an item may be. */
+void sml_request_on_items_here(struct semel_request *request, sml_items_fn fn, void *user);
+void sml_request_item_max_here(struct semel_request *request, uint64_t bytes);
+/* Stripe held, released on return: write what is due; or, unless it is large, leave it to the
+ * leader if another write was just made. */
+void sml_served_write_now(struct sml_served *served);
+void sml_served_write_parts(struct sml_served *served, bool large);
+
+/* reverse_server.c: calls to the session's client; stripe held. */
+/* The session has ended, or its server stops: its backchannel ends with this. */
+void sml_backchannel_end(struct sml_served *served, enum semel_status why);
+/* The call that carries it is all that is left of the session's, and no call goes by it. */
+bool sml_backchannel_is_idle(const struct sml_served *served);
+/* The server's part of backchannels: semel.reverse, and their thread. */
+enum semel_status sml_reverse_start(struct semel_server *server);
+/* After the last handler: every call by a backchannel has ended, and its callback returned. */
+void sml_reverse_stop(struct semel_server *server);
+/* Handles that are left know that their server is gone. */
+void sml_reverse_forsake(struct semel_server *server);
 
 /* server_session.c: sessions. */
 /* Whoever asked is told what became of its reply; stripe held. */
@@ -569,6 +541,10 @@ void sml_info_unref(struct sml_peer_info *info);
 /* As semel_server_export, for a name that is reserved for the library. */
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user);
+/* The same, with options. */
+enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
+                                                  semel_handler_fn handler, void *user,
+                                                  const struct semel_method_options *options);
 /* The same for one that the thread of server_admin.c answers; idempotent. */
 enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,
                                           enum sml_admin admin, semel_handler_fn handler,

@@ -117,12 +117,19 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user)
 {
+    return sml_server_export_reserved_with(server, name, handler, user, NULL);
+}
+
+enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
+                                                  semel_handler_fn handler, void *user,
+                                                  const struct semel_method_options *options)
+{
     enum semel_status status = sml_server_check_open(server);
     struct sml_method *method;
 
     if (status != SEMEL_OK)
         return status;
-    method = new_method(server, name, strlen(name), user, NULL);
+    method = new_method(server, name, strlen(name), user, options);
     if (method)
         method->handler = handler;
     return publish(server, method);

@@ -101,6 +101,7 @@ static void end_locked(struct sml_served *served)
 {
     struct semel_server *server = served->server;
 
+    sml_backchannel_end(served, SEMEL_SESSION_LOST);
     sml_host_end(&server->host, served->session);
     sml_served_streams(served);
     served->ended = true;
@@ -529,7 +530,7 @@ bool sml_server_drained(struct semel_server *server)
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
         sml_mutex_lock(served->lock);
-        drained = is_drained(served);
+        drained = is_drained(served) || sml_backchannel_is_idle(served);
         sml_mutex_unlock(served->lock);
     }
     sml_mutex_unlock(&server->host_lock);
@@ -576,6 +577,7 @@ static void forget_queued(struct semel_request *request)
 /* Host and stripe held. */
 static void stop_session(struct sml_served *served, struct sml_list *waiting)
 {
+    sml_backchannel_end(served, SEMEL_STOPPED);
     sml_callee_stop(&served->session->callee, SEMEL_STOPPED);
     sml_served_cancels(served);
     sweep_stalled(served);

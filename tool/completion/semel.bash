@@ -25,11 +25,11 @@ _semel() {
             --kill-after --drain --ledger --insecure --session-idle --store --sql --on-crash
             --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks
             --procs --program --recycle-calls --recycle-memory
-            --describe --inspect'
+            --describe --inspect --stream'
         ;;
     call)
         options='--timeout --connect-timeout --rerun-ok --key --outbox --refuse-when-full
-            --body-limit'
+            --body-limit --stream --raw --progress --send --chunk'
         ;;
     list) options='--all --timeout --connect-timeout' ;;
     describe | ps) options='--timeout --connect-timeout' ;;
