@@ -8,7 +8,12 @@
  * server says so, the lock is lost, and the command is told by SIGTERM, then SIGKILL.
  *
  * Signals before there is a connection end this process at once; before the command runs, they end
- * the waiting; then they are the command's. */
+ * the waiting; then they are the command's.
+ *
+ * On a terminal the command stays in this process's group, since another group is stopped when it
+ * reads from there, also if standard input is a pipe and it asks for a password. What is typed then
+ * reaches both, and is not handed on. Elsewhere the command has a group of its own, so that what it
+ * has started can be signalled with it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -51,7 +56,7 @@ struct holder {
     bool granted, lost, interrupted;
     pid_t pid; /* of the command; 0: it has not begun, or was waited for */
     bool own_group;
-    int signal_end, child_end; /* SIGINT and SIGTERM; SIGCHLD */
+    int signal_end, child_end; /* signals to this process; SIGCHLD */
     int code;
 };
 
@@ -239,6 +244,15 @@ static void become(const struct holder *holder, int tell)
     _exit(CANNOT_RUN);
 }
 
+static bool on_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 /* Returns 0 when the command runs; else errno. */
 static int command_start(struct holder *holder)
 {
@@ -249,7 +263,7 @@ static int command_start(struct holder *holder)
     snprintf(fence, sizeof fence, "%.*s", (int)strcspn(holder->token, " "), holder->token);
     if (setenv("SEMEL_LOCK_FENCE", fence, 1) != 0 || pipe2(told, O_CLOEXEC) != 0)
         return errno;
-    holder->own_group = !isatty(STDIN_FILENO);
+    holder->own_group = !on_terminal();
     holder->pid = fork();
     if (holder->pid == 0)
         become(holder, told[1]);
@@ -366,6 +380,10 @@ static void keep(void *user)
     if (!holder->granted || holder->lost)
         return;
     holder->kept_at = clock_now();
+    if (!holder->lease_timer) /* the first one: the lease began before it */
+        need(semel_loop_timer(holder->loop, holder->lease_ms, on_lease_timer, holder,
+                              &holder->lease_timer),
+             "timer");
     keeping = call(holder, LOCK_KEEP, holder->token, holder->lease_ms, false);
     need(semel_deferred_then(keeping, kept, kept, holder), LOCK_KEEP);
     semel_deferred_unref(keeping);
@@ -446,8 +464,8 @@ static void on_signal(struct semel_watch *watch, unsigned events, void *user)
     (void)watch;
     (void)events;
     while (read(holder->signal_end, &info, sizeof info) == sizeof info) {
-        /* Ctrl-C at the terminal has reached a command in our own group already. */
-        if (holder->pid && (holder->own_group || info.ssi_signo != SIGINT))
+        /* What the terminal sends has reached a command in our own group already. */
+        if (holder->pid && (holder->own_group || info.ssi_code != SI_KERNEL))
             command_signal(holder, (int)info.ssi_signo);
         if (holder->pid)
             continue;
@@ -461,12 +479,14 @@ static void on_signal(struct semel_watch *watch, unsigned events, void *user)
     }
 }
 
-static int descriptor_of(int number)
+/* They are read from it, and do nothing else any more. */
+static int descriptor_of(const int *numbers, size_t count)
 {
     sigset_t set;
 
     sigemptyset(&set);
-    sigaddset(&set, number);
+    for (size_t i = 0; i < count; i++)
+        sigaddset(&set, numbers[i]);
     sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -475,12 +495,13 @@ static int descriptor_of(int number)
 
 static int hold(struct holder *holder)
 {
+    static const int to_us[] = { SIGINT, SIGTERM, SIGQUIT, SIGHUP }, of_child[] = { SIGCHLD };
     const struct arguments *a = holder->arguments;
     struct semel_loop_options loop_options = SEMEL_LOOP_OPTIONS_INIT;
 
     signals_block();
-    holder->signal_end = signals_open();
-    holder->child_end = descriptor_of(SIGCHLD);
+    holder->signal_end = descriptor_of(to_us, sizeof to_us / sizeof to_us[0]);
+    holder->child_end = descriptor_of(of_child, 1);
     if (holder->signal_end < 0 || holder->child_end < 0) {
         output_error("cannot wait for signals: %s", strerror(errno));
         return TOOL_NOT_EXECUTED;

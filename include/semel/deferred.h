@@ -5,7 +5,10 @@
  * order in which they were added: a pair's on_value for a value, its on_failure for a failure; each
  * may change the result, turn one into the other, or return another deferred, whose result is
  * waited for and takes the place. What is added to a fired deferred runs at once, unless callbacks
- * of it are running: then after those. A chain of any length needs a constant amount of stack.
+ * of it are running: then after those. A chain of any length needs a constant amount of stack; what
+ * is nested, a gathered one in a gathered one or a lock's body in a body, needs some for each
+ * level. A circle of chains is refused; one that leads through a gathered one or a body is not
+ * seen: it waits for ever.
  *
  * A deferred belongs to a loop, and its callbacks run on the loop's thread: at once if it is fired
  * there, else posted. One without a loop (NULL) belongs to the thread that created it.

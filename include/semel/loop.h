@@ -67,12 +67,12 @@ SEMEL_API enum semel_status semel_loop_create(struct semel_loop **out,
     SEMEL_MUST_USE;
 
 /* End the loop and free it: tasks that wait are dropped (their memory is the caller's again),
- * timers and watches are removed, uncalled. In a callback of the loop: when the outermost
- * callback has returned, and what was created since is gone; run or dispatch then returns
- * STOPPED. Returns: OK, also for NULL; ALREADY while another thread is inside run or dispatch,
- * or while deferreds, locks or queues of this loop are alive: nothing was done; FORKED. Thread:
- * any thread, and none may use the loop afterwards; one that posted the task, or asked for the
- * stop, after which the loop is destroyed, may still be about to return. Blocks: no. Since: 0.3 */
+ * timers and watches are removed, uncalled. In a callback of the loop: when the outermost callback
+ * has returned, and what was created since is gone; run or dispatch then returns STOPPED. Returns:
+ * OK, also for NULL; ALREADY while another thread is inside run or dispatch, or while deferreds,
+ * locks, queues or waits of this loop are alive: nothing was done; FORKED. Thread: any thread, and
+ * none may use the loop afterwards; one that posted the task, or asked for the stop, after which
+ * the loop is destroyed, may still be about to return. Blocks: no. Since: 0.3 */
 SEMEL_API enum semel_status semel_loop_destroy(struct semel_loop *loop) SEMEL_MUST_USE;
 
 /* Run `task` once on the loop's thread, after what was posted before by this thread. Returns: OK;

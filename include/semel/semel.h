@@ -3,6 +3,7 @@
 #ifndef SEMEL_SEMEL_H
 #define SEMEL_SEMEL_H
 
+#include <semel/backchannel.h>
 #include <semel/bytes.h>
 #include <semel/client.h>
 #include <semel/deferred.h>
@@ -13,11 +14,15 @@
 #include <semel/loop.h>
 #include <semel/outbox.h>
 #include <semel/peer.h>
+#include <semel/pool.h>
 #include <semel/queue.h>
 #include <semel/request.h>
+#include <semel/router.h>
 #include <semel/server.h>
 #include <semel/status.h>
 #include <semel/store.h>
+#include <semel/stream.h>
+#include <semel/task.h>
 
 #define SEMEL_VERSION_MAJOR 0
 #define SEMEL_VERSION_MINOR 2

@@ -34,6 +34,7 @@ extern "C" {
     X(SYSTEM, 11, "operating system error", LOCAL)                                                 \
     X(ADDRESS_IN_USE, 12, "address in use", LOCAL)                                                 \
     X(LIMIT, 13, "a limit of this process is reached", LOCAL)                                      \
+    X(NO_WORKERS, 14, "no worker process is left", LOCAL)                                          \
     X(CONNECT, 20, "cannot connect", LINK)                                                         \
     X(LINK_LOST, 21, "link lost", LINK)                                                            \
     X(PEER_DIED, 22, "peer died", LINK)                                                            \

@@ -104,7 +104,8 @@ SEMEL_API enum semel_status semel_stream_end(struct semel_stream *stream);
  * call is open).
  * Returns: OK; END (all items have been read, and the result is there); PARTS_LOST (the same, but
  * items after the last one are missing: the server that had them died, or the call was cancelled);
- * WOULD_BLOCK (nothing yet); NO_MEMORY (for a large item: try again); INVALID (it takes nothing);
+ * WOULD_BLOCK (nothing yet); TOO_LARGE (an item was larger than the client's body_bytes, and is
+ * gone); NO_MEMORY (for a large item: try again); INVALID (it takes nothing);
  * WOULD_DEADLOCK, FORKED as semel_stream_send. Thread: one at a time. Blocks: at most timeout_ms.
  * Since: 0.4 */
 SEMEL_API enum semel_status semel_stream_next(struct semel_stream *stream, int64_t timeout_ms,
@@ -164,7 +165,8 @@ SEMEL_API enum semel_status semel_request_progress(struct semel_request *request
 /* The next item from the caller, at most timeout_ms from now.
  * out_item  borrowed until the next call of this function or until the request is finished.
  * Returns: OK; END (no item follows); WOULD_BLOCK; CANCELLED (nothing is here and the request was
- * cancelled); NO_STREAM (the caller sends none); ALREADY; NO_MEMORY (try again); WOULD_DEADLOCK,
+ * cancelled); TOO_LARGE (an item was larger than the server's body_bytes, and is gone); NO_STREAM
+ * (the caller sends none); ALREADY; NO_MEMORY (try again); WOULD_DEADLOCK,
  * FORKED as semel_request_send. Thread: one thread at a time. Blocks: at most timeout_ms.
  * Since: 0.4 */
 SEMEL_API enum semel_status semel_request_next(struct semel_request *request, int64_t timeout_ms,

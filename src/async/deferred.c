@@ -30,26 +30,28 @@ static void shorten(struct semel_deferred *deferred);
 
 /* --- references --------------------------------------------------------------------------- */
 
-/* True: it was the last one, and the caller has to destroy it. Whoever sees a count of one has that
- * one, and nobody else can add to it. Elsewhere the last one goes with the task, and is given back
- * there; so it is not gone while callbacks run, which may yet make the deferred wait again. */
-static bool let_go(struct semel_deferred *deferred)
+/* Give a reference back that is not the last one. Returns how many there were; 1: it is, and the
+ * caller has it still. Whoever sees a count of one has that one, and nobody else can add to it. */
+static uint32_t drop_ref(struct semel_deferred *deferred)
 {
-    struct sml_executor *executor = deferred->executor;
     uint32_t refs = atomic_load_explicit(&deferred->refs, memory_order_acquire);
 
-    while (refs != 1) {
-        if (!atomic_compare_exchange_weak_explicit(&deferred->refs, &refs, refs - 1,
-                                                   memory_order_acq_rel, memory_order_acquire))
-            continue;
-        if (refs == 2 && sml_executor_is_here(executor))
-            shorten(deferred); /* here it cannot go meanwhile, whoever has the other one */
+    while (refs != 1 &&
+           !atomic_compare_exchange_weak_explicit(&deferred->refs, &refs, refs - 1,
+                                                  memory_order_acq_rel, memory_order_acquire))
+        continue;
+    return refs;
+}
+
+/* On the executor's thread. True: it was the last one, and the caller has to destroy it. */
+static bool let_go(struct semel_deferred *deferred)
+{
+    const uint32_t refs = drop_ref(deferred);
+
+    if (refs == 2)
+        shorten(deferred); /* here it cannot go meanwhile, whoever has the other one */
+    if (refs != 1)
         return false;
-    }
-    if (!sml_executor_is_here(executor)) {
-        sml_deferred_post(deferred, SML_POSTED_GONE);
-        return false;
-    }
     if (deferred->held == 0)
         return true;
     deferred->dead = true;
@@ -57,7 +59,7 @@ static bool let_go(struct semel_deferred *deferred)
     return false;
 }
 
-static void unref(struct semel_deferred *deferred)
+void sml_deferred_unref_here(struct semel_deferred *deferred)
 {
     if (let_go(deferred))
         destroy(deferred);
@@ -74,16 +76,52 @@ void sml_deferred_release(struct semel_deferred *deferred)
         shorten(deferred);
 }
 
+/* Those of one kind have one size, so that each fits the next. */
+static size_t spare_bytes(enum sml_spare_kind kind, size_t extra)
+{
+    const size_t begin = (sizeof(struct semel_deferred) + 15) / 16 * 16;
+
+    if (kind == SML_SPARE_PLAIN)
+        return sizeof(struct semel_deferred);
+    return begin + (kind == SML_SPARE_WIDE ? SML_EXTRA_WIDE : extra);
+}
+
+static enum sml_spare_kind spare_kind(size_t extra)
+{
+    if (extra == 0)
+        return SML_SPARE_PLAIN;
+    return extra <= SML_EXTRA_WIDE ? SML_SPARE_WIDE : SML_SPARE_KINDS;
+}
+
+static struct semel_deferred *take_spare(struct sml_executor *executor, enum sml_spare_kind kind)
+{
+    if (kind == SML_SPARE_KINDS || executor->spares_max == 0 || !sml_executor_is_here(executor))
+        return NULL;
+    return sml_spares_take(&executor->spares[kind]);
+}
+
+static void put_back(struct sml_executor *executor, struct semel_deferred *deferred)
+{
+    const enum sml_spare_kind kind = deferred->spare;
+
+    if (kind == SML_SPARE_KINDS ||
+        !sml_spares_keep(&executor->spares[kind], executor->spares_max, deferred))
+        sml_release(executor->mem, deferred);
+}
+
 struct semel_deferred *sml_deferred_new(struct sml_executor *executor, semel_canceller_fn canceller,
                                         void *user, size_t extra)
 {
-    struct semel_deferred *deferred = sml_alloc(
-        executor->mem, extra ? (sizeof *deferred + 15) / 16 * 16 + extra : sizeof *deferred);
+    const enum sml_spare_kind kind = spare_kind(extra);
+    struct semel_deferred *deferred = take_spare(executor, kind);
 
+    if (!deferred)
+        deferred = sml_alloc(executor->mem, spare_bytes(kind, extra));
     if (!deferred)
         return NULL;
     memset(deferred, 0, offsetof(struct semel_deferred, canceller));
     deferred->executor = executor;
+    deferred->spare = (uint8_t)kind;
     atomic_init(&deferred->refs, 1);
     deferred->canceller = canceller;
     deferred->user = user;
@@ -161,7 +199,8 @@ static void begin_destroying(struct semel_deferred *deferred)
     /* Followers that are told may cancel others of them, and must not get here by it. */
     atomic_store_explicit(&deferred->claim, SML_CLAIM_FIRED, memory_order_relaxed);
     report(deferred);
-    semel_fired_clear(&deferred->fired);
+    if (deferred->fired.value)
+        semel_fired_clear(&deferred->fired);
 }
 
 /* With those that go with it, each with all of its own before the next. */
@@ -177,7 +216,7 @@ static void destroy(struct semel_deferred *deferred)
 
         if (!node) {
             list = deferred->next;
-            sml_release(executor->mem, deferred);
+            put_back(executor, deferred);
             sml_executor_leave(executor);
             continue;
         }
@@ -195,10 +234,16 @@ struct semel_deferred *semel_deferred_ref(struct semel_deferred *deferred)
     return deferred ? sml_deferred_ref(deferred) : NULL;
 }
 
+/* Elsewhere the last one goes with the task, and is given back there; so it is not gone while
+ * callbacks run, which may yet make the deferred wait again. */
 void semel_deferred_unref(struct semel_deferred *deferred)
 {
-    if (deferred)
-        unref(deferred);
+    if (!deferred)
+        return;
+    if (sml_executor_is_here(deferred->executor))
+        sml_deferred_unref_here(deferred);
+    else if (drop_ref(deferred) == 1)
+        sml_deferred_post(deferred, SML_POSTED_GONE);
 }
 
 /* If `deferred` waits, nobody but its source has it, and all that it would do is to pass the result
@@ -253,15 +298,15 @@ static bool waits_for(const struct semel_deferred *deferred, const struct semel_
 /* A callback of `deferred` returned `inner`. If nobody else has `inner`, its end comes at once. */
 static void wait_for(struct semel_deferred *deferred, struct semel_deferred *inner)
 {
+    semel_fired_clear(&deferred->fired); /* first: its `drop` may chain the two */
     if (inner == deferred || inner->executor != deferred->executor || waits_for(inner, deferred)) {
         semel_fired_set_failure(&deferred->fired, SEMEL_INVALID, 0,
                                 inner->executor != deferred->executor
                                     ? "a callback returned a deferred of another loop"
                                     : "a callback returned a deferred that waits for its own");
-        unref(inner);
+        sml_deferred_unref_here(inner);
         return;
     }
-    semel_fired_clear(&deferred->fired);
     if (is_ready(inner)) {
         sml_fired_move(&deferred->fired, &inner->fired);
     } else {
@@ -269,7 +314,7 @@ static void wait_for(struct semel_deferred *deferred, struct semel_deferred *inn
         deferred->dead = false; /* whoever will fire `inner` has it now */
         join(inner, sml_deferred_ref(deferred));
     }
-    unref(inner);
+    sml_deferred_unref_here(inner);
 }
 
 static void call(struct semel_deferred *deferred, struct sml_step *step)
@@ -296,7 +341,7 @@ static struct semel_deferred *pass_on(struct semel_deferred *source,
     follower->has_result = true;
     atomic_store_explicit(&follower->claim, SML_CLAIM_FIRED, memory_order_release);
     sml_deferred_hold(follower);
-    unref(follower);
+    sml_deferred_unref_here(follower);
     if (!follower->running && follower->paused == 0 && !sml_list_empty(&follower->steps))
         return follower;
     sml_deferred_release(follower);

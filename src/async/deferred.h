@@ -57,7 +57,7 @@ struct semel_deferred {
     bool running;       /* its steps are being run */
     bool cancelled;     /* the canceller was called, or would have been */
     bool asked;         /* semel_deferred_cancel was called for it, or for one that waits for it */
-    bool owns_source;   /* the reference to `source` is this one's; else the source has one to it */
+    uint8_t spare;      /* enum sml_spare_kind of its memory, which may be kept */
     uint32_t followers; /* deferreds that wait for this one */
     struct semel_deferred *source; /* the one that this one waits for, or NULL */
     struct semel_deferred *next;   /* in a list of those to be run, or destroyed */
@@ -69,6 +69,10 @@ struct semel_deferred {
     struct semel_task task;
     struct semel_fired fired;
 };
+
+/* The memory of those with no more than this beside them is kept for the next ones: a lock's turn,
+ * a queue's taker and a call fit. */
+#define SML_EXTRA_WIDE 128
 
 /* A new one, with one reference and `extra` bytes of memory beside it (uncleared, aligned to 16);
  * NULL: no memory. Any thread. */
@@ -98,9 +102,22 @@ static inline struct semel_deferred *sml_deferred_ref(struct semel_deferred *def
     return deferred;
 }
 
+/* The second reference to a new one, which nobody else knows yet. */
+static inline struct semel_deferred *sml_deferred_ref_new(struct semel_deferred *deferred)
+{
+    atomic_store_explicit(&deferred->refs, 2, memory_order_relaxed);
+    return deferred;
+}
+
+/* As semel_deferred_unref, on the executor's thread. */
+void sml_deferred_unref_here(struct semel_deferred *deferred);
+
 /* Fire with what is in `from`, which is moved: a value NULL is left, also if it had fired. Any
  * thread. Returns: as semel_deferred_fire. */
 enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from);
+
+/* The same on the executor's thread, and then a reference is given back. */
+enum semel_status sml_deferred_settle(struct semel_deferred *deferred, struct semel_fired *from);
 
 /* As semel_deferred_then, in the caller's memory, which is lent until the step is called or
  * removed, or the deferred is gone. The executor's thread. Never fails. */

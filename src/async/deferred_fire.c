@@ -85,16 +85,34 @@ enum semel_status semel_deferred_fail(struct semel_deferred *deferred, enum seme
     return SEMEL_OK;
 }
 
-enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from)
+/* As claim(); on OK the result is moved in, else `from` is cleared. */
+static enum semel_status claim_for(struct semel_deferred *deferred, struct semel_fired *from)
 {
     enum semel_status status = claim(deferred);
 
-    if (status == SEMEL_OK) {
+    if (status == SEMEL_OK)
         sml_fired_move(&deferred->fired, from);
+    else
+        semel_fired_clear(from);
+    return status;
+}
+
+enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from)
+{
+    enum semel_status status = claim_for(deferred, from);
+
+    if (status == SEMEL_OK)
         fired(deferred);
-        return SEMEL_OK;
-    }
-    semel_fired_clear(from);
+    return status == SEMEL_STOPPED ? SEMEL_OK : status;
+}
+
+enum semel_status sml_deferred_settle(struct semel_deferred *deferred, struct semel_fired *from)
+{
+    enum semel_status status = claim_for(deferred, from);
+
+    if (status == SEMEL_OK)
+        sml_deferred_arrive(deferred);
+    sml_deferred_unref_here(deferred);
     return status == SEMEL_STOPPED ? SEMEL_OK : status;
 }
 

@@ -12,6 +12,8 @@
  *  4. A turn is in at most one of the lists, so that it can leave in O(1), whoever it is. */
 #include "async/lock_internal.h"
 
+_Static_assert(sizeof(struct sml_turn) <= SML_EXTRA_WIDE, "its memory is kept");
+
 #define PERMITS_MAX INT32_MAX
 #define WAITING_MAX INT32_MAX
 #define WAITING_DEFAULT (UINT32_C(1) << 20)
@@ -57,7 +59,6 @@ enum semel_status semel_lock_create(struct semel_lock **out, struct semel_loop *
 /* A permit is this turn's: tell it, or run its body. */
 static void begin(struct sml_turn *turn)
 {
-    struct semel_deferred *out = turn->out;
     struct semel_lock *lock = turn->lock;
     struct semel_fired fired;
 
@@ -67,9 +68,8 @@ static void begin(struct sml_turn *turn)
     }
     turn->state = SML_TURN_RUNNING;
     sml_fired_init(&fired);
-    if (sml_deferred_fire_with(out, &fired) != SEMEL_OK)
+    if (sml_deferred_settle(turn->out, &fired) != SEMEL_OK)
         sml_lock_hand_on(lock); /* somebody else fired it: nobody owes this permit */
-    semel_deferred_unref(out);
 }
 
 void sml_lock_leave_slow(struct semel_lock *lock)
@@ -157,7 +157,7 @@ struct sml_turn *sml_turn_new_wanted(struct semel_lock *lock, semel_body_fn body
         return NULL;
     turn = sml_deferred_extra(out);
     sml_turn_init(turn, lock, body, user);
-    turn->out = semel_deferred_ref(out);
+    turn->out = sml_deferred_ref_new(out);
     return turn;
 }
 

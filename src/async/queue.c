@@ -122,14 +122,12 @@ static void serve(struct semel_queue *queue, void *value, void (*drop)(void *val
 /* It knows now. A deferred that somebody else has fired takes nothing: its item is dropped. */
 static void tell(struct taker *taker)
 {
-    struct semel_deferred *out = taker->out;
     struct semel_fired fired;
 
     sml_fired_init(&fired);
     fired.value = taker->value;
     fired.drop = taker->drop;
-    (void)sml_deferred_fire_with(out, &fired);
-    semel_deferred_unref(out);
+    (void)sml_deferred_settle(taker->out, &fired);
 }
 
 static void leave(struct semel_queue *queue)
@@ -160,14 +158,12 @@ static bool cancel_taker(struct semel_deferred *out, void *user)
 
 static void stop(struct taker *taker)
 {
-    struct semel_deferred *out = taker->out;
     struct semel_fired fired;
 
     taker->is_served = true;
     sml_fired_init(&fired);
     sml_fired_fail(&fired, SEMEL_STOPPED, 0, NULL);
-    (void)sml_deferred_fire_with(out, &fired);
-    semel_deferred_unref(out);
+    (void)sml_deferred_settle(taker->out, &fired);
 }
 
 void semel_queue_destroy(struct semel_queue *queue)
@@ -252,7 +248,7 @@ enum semel_status semel_queue_get(struct semel_queue *queue, struct semel_deferr
         return SEMEL_OK;
     }
     taker = sml_deferred_extra(deferred);
-    *taker = (struct taker){ .queue = queue, .out = semel_deferred_ref(deferred) };
+    *taker = (struct taker){ .queue = queue, .out = sml_deferred_ref_new(deferred) };
     sml_list_push_back(&queue->takers, &taker->node);
     queue->takers_count++;
     return SEMEL_OK;

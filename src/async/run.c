@@ -15,7 +15,7 @@ static void let_go(struct sml_executor *executor, struct semel_fired *fired)
 {
     if (SML_UNLIKELY(fired->status != SEMEL_OK))
         executor->ops->unhandled(executor, fired);
-    if (SML_UNLIKELY(fired->value != NULL))
+    if (SML_UNLIKELY(fired->status != SEMEL_OK || fired->value != NULL))
         semel_fired_clear(fired);
 }
 
@@ -34,8 +34,7 @@ void sml_turn_end(struct sml_turn *turn, struct semel_fired *fired)
     struct semel_deferred *out = turn->out;
 
     if (out) {
-        (void)sml_deferred_fire_with(out, fired);
-        semel_deferred_unref(out);
+        (void)sml_deferred_settle(out, fired);
     } else {
         let_go(turn->executor, fired);
         turn_free(turn);
@@ -61,27 +60,22 @@ static void finish(struct sml_turn *turn, struct semel_fired *fired)
 static struct semel_deferred *body_ended(struct semel_fired *fired, void *user)
 {
     struct sml_turn *turn = user;
-    struct sml_executor *executor = turn->executor;
-    struct semel_fired result;
 
     turn->inner = NULL;
-    sml_fired_init(&result);
-    sml_fired_move(&result, fired);
-    finish(turn, &result);
-    sml_executor_leave(executor);
+    finish(turn, fired);
     return NULL;
 }
 
-/* The body goes on as `inner` (moved): kept alive by those who will fire it, and by nobody else. */
+/* The body goes on as `inner` (moved): kept alive by those who will fire it, and by nobody else. It
+ * keeps the executor, also while it calls `body_ended`. */
 static void follow(struct sml_turn *turn, struct semel_deferred *inner)
 {
     turn->inner = inner;
     turn->state = SML_TURN_RUNNING;
-    sml_executor_enter(turn->executor);
     if (turn->cancelled)
         (void)sml_deferred_cancel_here(inner);
     sml_deferred_guard(inner, &turn->step, body_ended, turn); /* then the turn may be gone */
-    semel_deferred_unref(inner);
+    sml_deferred_unref_here(inner);
 }
 
 /* Does `inner` wait for `out`, perhaps by way of others? */
@@ -100,6 +94,7 @@ static bool is_followed(struct sml_executor *executor, struct semel_deferred *ou
 {
     const char *why = NULL;
 
+    semel_fired_clear(fired); /* first: its `drop` may make the two wait for each other */
     if (sml_deferred_executor(inner) != executor)
         why = "a body returned a deferred of another loop";
     else if (waits_for(inner, out))
@@ -107,8 +102,6 @@ static bool is_followed(struct sml_executor *executor, struct semel_deferred *ou
     if (why) {
         semel_fired_set_failure(fired, SEMEL_INVALID, 0, why);
         semel_deferred_unref(inner);
-    } else {
-        semel_fired_clear(fired);
     }
     return why == NULL;
 }

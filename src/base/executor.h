@@ -13,6 +13,7 @@
 
 #include "base/heap.h"
 #include "base/mem.h"
+#include "base/spares.h"
 
 struct semel_fired;
 struct sml_executor;
@@ -30,7 +31,8 @@ static inline void sml_moment_init(struct sml_moment *moment, void (*fn)(struct 
 }
 
 struct sml_executor_ops {
-    /* Is this the thread that callbacks run on? */
+    /* Is this the thread that callbacks run on? In a forked child no thread is, and posting does
+     * nothing. */
     bool (*is_here)(const struct sml_executor *executor);
     /* Any thread: run the task there. Never fails; the task must not wait already. */
     void (*post)(struct sml_executor *executor, struct semel_task *task);
@@ -43,10 +45,15 @@ struct sml_executor_ops {
     void (*unhandled)(struct sml_executor *executor, const struct semel_fired *fired);
 };
 
+/* The sizes of which memory is kept: deferreds, without and with a record beside them. */
+enum sml_spare_kind { SML_SPARE_PLAIN, SML_SPARE_WIDE, SML_SPARE_KINDS };
+
 struct sml_executor {
     const struct sml_executor_ops *ops;
     const struct sml_mem *mem;
-    _Atomic(uint32_t) users; /* deferreds, locks and queues that lie with it */
+    _Atomic(uint32_t) users;                   /* deferreds, locks and queues that lie with it */
+    uint32_t spares_max;                       /* of each kind; 0 where threads share it */
+    struct sml_spares spares[SML_SPARE_KINDS]; /* its thread's */
 };
 
 /* The executor of those without a loop: it is here always, on every thread, allocates from libc,
@@ -69,6 +76,13 @@ static inline void sml_executor_enter(struct sml_executor *executor)
 {
     if (sml_executor_has_loop(executor))
         (void)atomic_fetch_add_explicit(&executor->users, 1, memory_order_relaxed);
+}
+
+/* It ends: the memory that it has kept goes. */
+static inline void sml_executor_free_spares(struct sml_executor *executor)
+{
+    for (int kind = 0; kind < SML_SPARE_KINDS; kind++)
+        sml_spares_free(&executor->spares[kind], executor->mem);
 }
 
 static inline void sml_executor_leave(struct sml_executor *executor)

@@ -33,14 +33,15 @@
 #define TURN_EVENTS 128                 /* include/semel/loop.h says so */
 #define WATCHES_MAX (UINT32_C(1) << 30) /* the system's own bounds come first */
 #define LOG_BYTES 512
+#define SPARES_MAX 16 /* what is short-lived needs few; 15 KiB at most */
 
 /* ---- as an executor ---- */
 
+/* Never in a forked child: what it did there would reach the parent, by the descriptors that both
+ * have. */
 static bool executor_is_here(const struct sml_executor *executor)
 {
-    const struct semel_loop *loop = (const struct semel_loop *)(const void *)executor;
-
-    return atomic_load_explicit(&loop->owner, memory_order_relaxed) == sml_thread_self().value;
+    return sml_loop_admit((const struct semel_loop *)(const void *)executor) == SEMEL_OK;
 }
 
 static uint64_t executor_now(struct sml_executor *executor)
@@ -125,6 +126,7 @@ enum semel_status semel_loop_create(struct semel_loop **out,
     }
     loop->executor.ops = &loop_ops;
     loop->executor.mem = &sml_mem_libc;
+    loop->executor.spares_max = SML_KEEPS_MEMORY ? SPARES_MAX : 0;
     loop->turn_tasks = options && options->turn_tasks ? options->turn_tasks : TURN_TASKS;
     loop->log = options ? options->log : NULL;
     loop->log_user = options ? options->log_user : NULL;
@@ -164,6 +166,7 @@ static void end(struct semel_loop *loop)
     sml_loop_drop_moments(loop);
     sml_loop_drop_watches(loop);
     free_graves(loop);
+    sml_executor_free_spares(&loop->executor);
     sml_table_fini(&loop->by_fd);
     close_all(loop);
     sml_origin_fini(&loop->origin);
@@ -217,7 +220,9 @@ enum semel_status sml_loop_admit(const struct semel_loop *loop)
 {
     if (!sml_origin_is_mine(&loop->origin))
         return SEMEL_FORKED;
-    return executor_is_here(&loop->executor) ? SEMEL_OK : SEMEL_DENIED;
+    return atomic_load_explicit(&loop->owner, memory_order_relaxed) == sml_thread_self().value
+               ? SEMEL_OK
+               : SEMEL_DENIED;
 }
 
 void sml_loop_bury(struct semel_loop *loop, struct sml_grave *grave)

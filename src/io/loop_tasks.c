@@ -90,8 +90,11 @@ enum semel_status semel_loop_post(struct semel_loop *loop, struct semel_task *ta
 void sml_loop_executor_post(struct sml_executor *executor, struct semel_task *task)
 {
     struct semel_loop *loop = (struct semel_loop *)(void *)executor;
-    bool claimed = claim(loop, task);
+    bool claimed;
 
+    if (!sml_origin_is_mine(&loop->origin))
+        return; /* nobody serves it here, and the bell is the parent's, too */
+    claimed = claim(loop, task);
     SML_ASSERT(claimed);
     push(loop, task);
 }

@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "os/clock.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/item.h"
 #include "rpc/commit.h"
 
@@ -47,9 +48,11 @@ static enum semel_status fill_options(struct semel_client_options *o)
         o->pending_calls = SEMEL_PENDING_CALLS;
     if (o->body_bytes == 0)
         o->body_bytes = SEMEL_BODY_BYTES;
+    if (o->handlers == 0)
+        o->handlers = SEMEL_CLIENT_HANDLERS;
     if (o->backoff_max_ms < o->backoff_min_ms)
         o->backoff_max_ms = o->backoff_min_ms;
-    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX &&
+    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->handlers <= SEMEL_CLIENT_HANDLERS_MAX &&
             o->body_bytes <= (o->outbox ? SEMEL_STORED_BODY_BYTES_MAX : SEMEL_BODY_BYTES_MAX);
     return good ? SEMEL_OK : SEMEL_INVALID;
 }
@@ -336,9 +339,10 @@ enum semel_status semel_client_destroy(struct semel_client *client)
         destroy_in_child(client);
         return SEMEL_FORKED;
     }
-    if (sml_client_in_callback(client) || sml_in_transaction())
+    if (sml_client_in_callback(client) || sml_in_transaction() || sml_client_in_handler(client))
         return SEMEL_WOULD_DEADLOCK;
     semel_client_stop(client);
+    sml_client_stop_handlers(client);
     sml_mutex_lock(&client->lock);
     client->exit = true;
     while (client->inside > 0)
@@ -347,6 +351,7 @@ enum semel_status semel_client_destroy(struct semel_client *client)
     sml_client_unlock(client);
     sml_client_outbox_stop(client);
     sml_thread_join(&client->io_thread);
+    sml_client_free_exports(client);
     sml_link_fini(&client->link);
     sml_client_outbox_close(client, true);
     free_client(client);
@@ -432,4 +437,15 @@ void semel_client_counters(const struct semel_client *client,
     out_counters->busy = caller->busy;
     out_counters->replies_unexpected = caller->unexpected;
     sml_mutex_unlock(&mutable->lock);
+}
+
+bool sml_client_written(struct semel_client *client, uint64_t *out_bytes)
+{
+    bool quiet;
+
+    sml_mutex_lock(&client->lock);
+    *out_bytes = client->counters.bytes_sent + client->pen.bytes;
+    quiet = !client->pen.held;
+    sml_mutex_unlock(&client->lock);
+    return quiet;
 }

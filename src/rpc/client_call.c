@@ -13,6 +13,7 @@
 #include "os/clock.h"
 #include "os/futex.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/commit.h"
 
 /* A started call on the I/O thread reads the clock only so often. */
@@ -59,6 +60,14 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
     call->flags = (uint8_t)((options->rerun_ok ? SML_CALL_RERUN_OK : 0) |
                             (options->refuse_when_full ? SML_CALL_REFUSE_WHEN_FULL : 0));
     return SEMEL_OK;
+}
+
+enum semel_status sml_client_check(const char *method, struct semel_bytes body,
+                                   const struct semel_call_options *options)
+{
+    struct sml_call call;
+
+    return sml_client_describe(&call, method, body, options);
 }
 
 /* Nanoseconds from now; 0: already passed. */

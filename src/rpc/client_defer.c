@@ -10,6 +10,7 @@
 
 #include "async/deferred.h"
 #include "base/executor.h"
+#include "io/loop_internal.h"
 
 struct deferred_call {
     struct semel_deferred *deferred;
@@ -101,6 +102,8 @@ enum semel_status semel_client_defer(struct semel_client *client, const char *me
 
     if (!client || !loop || !out)
         return SEMEL_INVALID;
+    if (sml_loop_admit(loop) == SEMEL_FORKED)
+        return SEMEL_FORKED; /* before there is a deferred that nobody here could free */
     record = new_record(loop);
     if (!record)
         return SEMEL_NO_MEMORY;

@@ -73,6 +73,8 @@ struct sml_client_resolve {
 };
 
 struct sml_client_outbox;
+struct sml_client_reverse;
+struct semel_stream;
 
 struct semel_client {
     /* Constant after create. */
@@ -119,7 +121,8 @@ struct semel_client {
     struct sml_blocks *writes;  /* parts to be sent */
     struct semel_client_counters counters;
 
-    struct sml_client_outbox *outbox; /* constant after create; NULL: none */
+    struct sml_client_outbox *outbox;   /* constant after create; NULL: none */
+    struct sml_client_reverse *reverse; /* exported methods; NULL: none yet, else constant */
 
     /* The I/O thread's. */
     struct sml_connect connect;
@@ -242,8 +245,19 @@ enum semel_status sml_client_start_stream(struct semel_client *client, const cha
 /* News of streams reach whoever waits, with the next sml_client_unlock. Lock held, after the
  * machine had input or time passed. */
 void sml_client_streams(struct semel_client *client);
+/* Items that are read may be so large; before the first is. */
+void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes);
 /* The I/O thread runs their callbacks. Lock not held; `ready` was taken under it. */
 void sml_client_run_ready(struct sml_list *ready);
+
+/* --- reverse_client.c: exported methods ---------------------------------------------------- */
+
+/* Does this thread run a handler of the client's? */
+bool sml_client_in_handler(struct semel_client *client);
+/* The client was stopped: wait until no handler runs, and no request is open. Lock not held. */
+void sml_client_stop_handlers(struct semel_client *client);
+/* After the I/O thread has left. */
+void sml_client_free_exports(struct semel_client *client);
 
 /* --- client_io.c: the I/O thread ---------------------------------------------------------- */
 

@@ -17,10 +17,12 @@
 #include "rpc/client_internal.h"
 #include "rpc/commit.h"
 #include "rpc/item.h"
+#include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
 
 #define GATE_INSIDE 1u /* on_ready is running */
 #define GATE_FREED 2u  /* it runs no more */
+#define GATE_AGAIN 4u  /* another thread wanted it to run, and left that to the one inside */
 
 struct semel_stream {
     struct sml_stream flow; /* first */
@@ -58,15 +60,33 @@ static void stream_unref(struct semel_stream *stream)
 
 /* --- news ------------------------------------------------------------------------------- */
 
+/* The last time was not the last: stay inside. */
+static bool leaves(struct semel_stream *stream)
+{
+    uint32_t gate = atomic_load(&stream->gate);
+
+    while (!(gate & GATE_AGAIN))
+        if (atomic_compare_exchange_weak(&stream->gate, &gate, gate & ~GATE_INSIDE)) {
+            if (gate & GATE_FREED)
+                sml_futex_wake(&stream->gate, INT32_MAX);
+            return true;
+        }
+    return false;
+}
+
+/* The I/O thread, and one that ends the call in semel_client_stop, may come at the same time; one
+ * runs it, for both. */
 static void run_ready(struct semel_stream *stream)
 {
-    if (!(atomic_fetch_or(&stream->gate, GATE_INSIDE) & GATE_FREED)) {
-        atomic_store(&stream->telling, sml_thread_self().value);
-        stream->on_ready(stream, stream->user);
-        atomic_store(&stream->telling, 0);
-    }
-    if (atomic_fetch_and(&stream->gate, ~GATE_INSIDE) & GATE_FREED)
-        sml_futex_wake(&stream->gate, INT32_MAX);
+    if (atomic_fetch_or(&stream->gate, GATE_INSIDE | GATE_AGAIN) & GATE_INSIDE)
+        return;
+    do {
+        if (!(atomic_fetch_and(&stream->gate, ~GATE_AGAIN) & GATE_FREED)) {
+            atomic_store(&stream->telling, sml_thread_self().value);
+            stream->on_ready(stream, stream->user);
+            atomic_store(&stream->telling, 0);
+        }
+    } while (!leaves(stream));
 }
 
 void sml_client_run_ready(struct sml_list *ready)
@@ -140,7 +160,7 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     if (!stream)
         return SEMEL_NO_MEMORY;
     sml_stream_init(&stream->flow, options->sends, options->takes);
-    sml_item_reader_init(&stream->reader);
+    sml_item_reader_init(&stream->reader, client->options.body_bytes);
     sml_list_init(&stream->ready_link);
     stream->client = client;
     stream->origin.pid = client->origin.pid;
@@ -159,25 +179,35 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     return SEMEL_OK;
 }
 
+void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes)
+{
+    stream->reader.max = bytes;
+}
+
 void semel_stream_cancel(struct semel_stream *stream)
 {
     if (stream && !is_over(stream))
         semel_call_cancel(stream->call);
 }
 
-void semel_stream_free(struct semel_stream *stream)
+void sml_stream_detach(struct semel_stream *stream)
 {
     uint32_t gate;
 
-    if (!stream || !is_mine(stream))
-        return;
     gate = atomic_fetch_or(&stream->gate, GATE_FREED) | GATE_FREED;
     while ((gate & GATE_INSIDE) && atomic_load(&stream->telling) != sml_thread_self().value) {
         (void)sml_futex_wait(&stream->gate, gate, SML_NEVER);
         gate = atomic_load(&stream->gate);
     }
-    semel_stream_cancel(stream);
     stream_unref(stream);
+}
+
+void semel_stream_free(struct semel_stream *stream)
+{
+    if (!stream || !is_mine(stream))
+        return;
+    semel_stream_cancel(stream);
+    sml_stream_detach(stream);
 }
 
 /* --- waiting ----------------------------------------------------------------------------- */
@@ -291,17 +321,23 @@ static enum semel_status send_parts(struct semel_stream *stream, struct sml_list
     return status;
 }
 
-enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
-                                    int64_t timeout_ms)
+enum semel_status sml_stream_send(struct semel_stream *stream, struct semel_bytes head,
+                                  struct semel_bytes item, int64_t timeout_ms)
 {
     enum semel_status status = check_item(stream, item, timeout_ms);
     struct sml_list parts;
 
     if (status != SEMEL_OK)
         return status;
-    if (!sml_item_cut(item, stream->client->writes, &parts))
+    if (!sml_item_cut(head, item, stream->client->writes, &parts))
         return SEMEL_NO_MEMORY;
     return send_parts(stream, &parts, item.size, timeout_ms, NULL);
+}
+
+enum semel_status semel_stream_send(struct semel_stream *stream, struct semel_bytes item,
+                                    int64_t timeout_ms)
+{
+    return sml_stream_send(stream, semel_bytes(NULL, 0), item, timeout_ms);
 }
 
 enum semel_status semel_stream_send_moved(struct semel_stream *stream, struct semel_bytes item,
@@ -317,6 +353,19 @@ enum semel_status semel_stream_send_moved(struct semel_stream *stream, struct se
         return SEMEL_INVALID;
     given = sml_given_cut(item, release, user, &stream->client->returns, &parts);
     return given ? send_parts(stream, &parts, item.size, timeout_ms, given) : SEMEL_NO_MEMORY;
+}
+
+void sml_stream_progress_of(struct semel_stream *stream, uint64_t *out_added, uint64_t *out_taken)
+{
+    struct semel_client *client = stream->client;
+
+    *out_added = *out_taken = 0;
+    if (is_over(stream))
+        return;
+    sml_mutex_lock(&client->lock);
+    *out_added = stream->flow.out.added;
+    *out_taken = stream->flow.out.taken;
+    sml_mutex_unlock(&client->lock);
 }
 
 enum semel_status semel_stream_end(struct semel_stream *stream)
@@ -339,6 +388,47 @@ enum semel_status semel_stream_end(struct semel_stream *stream)
     sml_client_settle(client);
     sml_client_unlock(client);
     return SEMEL_OK;
+}
+
+uint32_t sml_stream_seen(struct semel_stream *stream)
+{
+    return sml_news_seen(&stream->news);
+}
+
+enum semel_status sml_stream_wait_news(struct semel_stream *stream, uint32_t seen, uint64_t until)
+{
+    if (!is_over(stream))
+        (void)sml_news_wait(&stream->news, seen, until);
+    return is_over(stream) ? SEMEL_END : SEMEL_OK;
+}
+
+/* Between two looks whether the socket has taken the rest. */
+#define FLUSH_TICK SML_MS
+
+enum semel_status sml_stream_flush(struct semel_stream *stream, uint64_t until)
+{
+    struct semel_client *client = stream->client;
+    bool written = false;
+
+    while (!is_over(stream)) {
+        uint32_t seen = sml_news_seen(&stream->news);
+        uint64_t now = sml_clock_now();
+
+        sml_mutex_lock(&client->lock);
+        client->now = now;
+        if (!sml_client_on_io(client))
+            sml_client_write(client, false);
+        written = sml_outflow_is_drained(&stream->flow.out) && !client->pen.held &&
+                  !sml_pen_unsent(&client->pen);
+        sml_client_settle(client);
+        sml_client_unlock(client);
+        if (written)
+            return SEMEL_OK;
+        if (now >= until)
+            return SEMEL_WOULD_BLOCK;
+        (void)sml_news_wait(&stream->news, seen, sml_time_min(until, now + FLUSH_TICK));
+    }
+    return SEMEL_END;
 }
 
 /* --- reading ----------------------------------------------------------------------------- */

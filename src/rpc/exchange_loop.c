@@ -192,11 +192,13 @@ enum semel_status semel_exchange_defer(struct semel_exchange *exchange,
                                        const struct semel_wait_options *options,
                                        struct semel_loop *loop, struct semel_deferred **out)
 {
+    enum semel_status status = sml_exchange_check(exchange);
     struct promise *promise;
-    enum semel_status status;
 
     if (loop == NULL || out == NULL)
         return SEMEL_INVALID;
+    if (status != SEMEL_OK)
+        return status;
     if (!sml_executor_is_here(sml_executor_of(loop)))
         return SEMEL_DENIED;
     promise = promise_to(loop);

@@ -81,8 +81,6 @@ static enum semel_status enter(struct semel_file_lock *lock)
 {
     enum semel_status status = SEMEL_OK;
 
-    if (!sml_origin_is_mine(&lock->origin))
-        return SEMEL_FORKED;
     sml_mutex_lock(&lock->mutex);
     if (lock->closed)
         status = SEMEL_STOPPED;
@@ -159,6 +157,8 @@ enum semel_status semel_file_lock_take(struct semel_file_lock *lock, int64_t tim
 
     if (lock == NULL)
         return SEMEL_INVALID;
+    if (!sml_origin_is_mine(&lock->origin))
+        return SEMEL_FORKED;
     if (timeout_ms != 0 && (sml_thread_in_loop() || sml_in_transaction()))
         return SEMEL_WOULD_DEADLOCK;
     deadline = deadline_of(timeout_ms);
@@ -298,7 +298,7 @@ static enum semel_status defer(struct semel_file_lock *lock, struct semel_loop *
         start_waiting(lock, loop, deferred, deadline);
         return SEMEL_OK;
     }
-    (void)leave(lock, status);
+    status = leave(lock, status);
     if (status != SEMEL_OK) {
         semel_deferred_unref(deferred);
         return status;

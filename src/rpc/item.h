@@ -17,10 +17,12 @@ struct sml_item_reader {
     struct sml_part *held; /* backs the last item, if it came in one part */
     uint8_t *whole;        /* backs it else, or has what came of the next */
     size_t size, room;
-    bool open; /* `whole` has the beginning of an item */
+    uint64_t max;  /* of an item's bytes */
+    bool open;     /* `whole` has the beginning of an item */
+    bool too_much; /* the item that is open is larger: the rest of it is thrown away */
 };
 
-void sml_item_reader_init(struct sml_item_reader *reader);
+void sml_item_reader_init(struct sml_item_reader *reader, uint64_t max);
 /* What was read is void, and so are its bytes. */
 void sml_item_reader_clear(struct sml_item_reader *reader);
 
@@ -28,12 +30,15 @@ void sml_item_reader_clear(struct sml_item_reader *reader);
 bool sml_item_reader_take(struct sml_item_reader *reader, struct sml_inflow *in);
 
 /* The next whole item, valid until the next call. Returns OK; WOULD_BLOCK: it is not all here;
- * NO_MEMORY: nothing is lost. */
+ * TOO_LARGE: it was larger than it may be, and is gone; NO_MEMORY: nothing is lost. */
 enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct semel_bytes *out);
 
-/* Copy an item into parts, to be added to a stream in this order: on `out`, a list head. Large ones
- * lie in `blocks`, of SML_FRAGMENT_BYTES. False: no memory, and no parts. */
-bool sml_item_cut(struct semel_bytes item, struct sml_blocks *blocks, struct sml_list *out);
+/* Copy an item, `head` (at most SML_ITEM_HEAD bytes) and `item` behind it, into parts, to be added
+ * to a stream in this order: on `out`, a list head. Large ones lie in `blocks`, of
+ * SML_FRAGMENT_BYTES (NULL: in memory of their own). False: no memory, and no parts. */
+#define SML_ITEM_HEAD 32
+bool sml_item_cut(struct semel_bytes head, struct semel_bytes item, struct sml_blocks *blocks,
+                  struct sml_list *out);
 void sml_parts_free(struct sml_list *parts);
 
 static inline struct sml_part *sml_part_pop(struct sml_list *parts)

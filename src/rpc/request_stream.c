@@ -26,7 +26,7 @@ bool sml_request_open_stream(struct semel_request *request)
     request->stream = calloc(1, sizeof *request->stream);
     if (request->stream == NULL)
         return false;
-    sml_item_reader_init(&request->stream->reader);
+    sml_item_reader_init(&request->stream->reader, request->server->body_bytes);
     return true;
 }
 
@@ -41,8 +41,11 @@ void sml_request_close_stream(struct semel_request *request)
 
 void sml_request_stir_stream(struct semel_request *request)
 {
-    if (request->stream)
-        sml_news_tell(&request->stream->news);
+    if (request->stream == NULL)
+        return;
+    if (request->stream->on_items)
+        request->stream->on_items(request, request->stream->items_user);
+    sml_news_tell(&request->stream->news);
 }
 
 void sml_served_streams(struct sml_served *served, struct sml_sleepers *sleepers)
@@ -75,6 +78,8 @@ static enum semel_status check(const struct semel_request *request, uint8_t need
         return SEMEL_INVALID;
     if (request->in == NULL || (request->txn && request->txn->said))
         return SEMEL_ALREADY;
+    if (request->away)
+        return request->away->is_mine(request) ? SEMEL_NO_STREAM : SEMEL_FORKED;
     if (!sml_origin_is_mine(&request->server->origin))
         return SEMEL_FORKED;
     if (request->txn || request->stream == NULL || !(request->in->flags & needs))
@@ -84,8 +89,7 @@ static enum semel_status check(const struct semel_request *request, uint8_t need
     return SEMEL_OK;
 }
 
-/* Stripe held, released on return. */
-static void write_now(struct sml_served *served)
+void sml_served_write_now(struct sml_served *served)
 {
     if (served->conn && sml_peer_wants_write(&served->conn->peer))
         sml_conn_write(served->conn);
@@ -93,14 +97,13 @@ static void write_now(struct sml_served *served)
         sml_mutex_unlock(served->lock);
 }
 
-/* The same, by the leader if another write was just made. */
-static void write_parts(struct sml_served *served, bool large)
+void sml_served_write_parts(struct sml_served *served, bool large)
 {
     uint64_t now = sml_clock_now();
 
     if (large || now >= served->parts_written + SML_BURST_NS) {
         served->parts_written = now;
-        write_now(served);
+        sml_served_write_now(served);
         return;
     }
     if (served->conn && sml_peer_wants_write(&served->conn->peer))
@@ -133,7 +136,7 @@ static enum semel_status wait_for_room(struct semel_request *request, uint64_t u
             sml_mutex_unlock(served->lock);
             return is_cancelled(in) ? SEMEL_CANCELLED : SEMEL_WOULD_BLOCK;
         }
-        write_now(served);
+        sml_served_write_now(served);
         if (!sml_news_wait(&request->stream->news, seen, until))
             until = 0;
         sml_mutex_lock(served->lock);
@@ -185,7 +188,7 @@ static enum semel_status send_parts(struct semel_request *request, struct sml_li
     if (taken && given)
         sml_given_accept(given);
     large = size >= SML_BURST_BYTES || out->added - out->sent >= SML_BURST_PARTS;
-    write_parts(request->served, large);
+    sml_served_write_parts(request->served, large);
     sml_parts_free(parts);
     return taken ? SEMEL_OK : SEMEL_CANCELLED;
 }
@@ -198,7 +201,7 @@ enum semel_status semel_request_send(struct semel_request *request, struct semel
 
     if (status != SEMEL_OK)
         return status;
-    if (!sml_item_cut(item, request->server->writes, &parts))
+    if (!sml_item_cut(semel_bytes(NULL, 0), item, request->server->writes, &parts))
         return SEMEL_NO_MEMORY;
     return send_parts(request, &parts, item.size, timeout_ms, NULL);
 }
@@ -234,7 +237,7 @@ enum semel_status semel_request_progress(struct semel_request *request, struct s
         return SEMEL_NO_MEMORY;
     sml_mutex_lock(request->served->lock);
     (void)sml_callee_send_part(&request->served->session->callee, request->in, part);
-    write_parts(request->served, false);
+    sml_served_write_parts(request->served, false);
     return SEMEL_OK;
 }
 
@@ -277,7 +280,7 @@ enum semel_status semel_request_next(struct semel_request *request, int64_t time
         sml_mutex_lock(request->served->lock);
         any = take(request);
         status = nothing(request);
-        write_now(request->served);
+        sml_served_write_now(request->served);
         if (any)
             continue;
         if (status != SEMEL_WOULD_BLOCK || until == 0)
@@ -290,17 +293,37 @@ enum semel_status semel_request_next(struct semel_request *request, int64_t time
     return status;
 }
 
-void sml_request_on_items(struct semel_request *request, sml_items_fn fn, void *user)
+void sml_request_on_items_here(struct semel_request *request, sml_items_fn fn, void *user)
 {
-    struct sml_served *served = request->served;
-
     SML_ASSERT(request->in && request->stream);
-    sml_mutex_lock(served->lock);
     request->stream->on_items = fn;
     request->stream->items_user = user;
     if (fn)
         fn(request, user);
-    write_now(served);
+}
+
+void sml_request_on_items(struct semel_request *request, sml_items_fn fn, void *user)
+{
+    struct sml_served *served = request->served;
+
+    sml_mutex_lock(served->lock);
+    sml_request_on_items_here(request, fn, user);
+    sml_served_write_now(served);
+}
+
+void sml_request_item_max_here(struct semel_request *request, uint64_t bytes)
+{
+    request->stream->reader.max = bytes;
+}
+
+bool sml_request_send_here(struct semel_request *request, struct sml_list *parts)
+{
+    return add_parts(request, parts);
+}
+
+bool sml_request_has_room_here(const struct semel_request *request)
+{
+    return sml_stream_has_room(request->in->stream);
 }
 
 enum semel_status sml_request_next_here(struct semel_request *request, struct semel_bytes *out)

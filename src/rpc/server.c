@@ -61,12 +61,14 @@ static bool is_kept(int64_t ms)
 
 static bool is_valid(const struct semel_server_options *o)
 {
-    return !o->no_workers && o->workers <= 4096 && !(o->backlog_none && o->backlog > 0) &&
-           o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->body_bytes <= SEMEL_BODY_BYTES_MAX &&
-           o->session_bytes >= o->body_bytes && is_span(o->handshake_ms) &&
-           is_kept(o->idle_session_ms) && is_kept(o->key_retention_ms) &&
+    return !o->no_workers && o->workers <= SML_WORKERS_MAX &&
+           !(o->backlog_none && o->backlog > 0) && o->window_calls <= SEMEL_WINDOW_CALLS_MAX &&
+           o->body_bytes <= SEMEL_BODY_BYTES_MAX && o->session_bytes >= o->body_bytes &&
+           is_span(o->handshake_ms) && is_kept(o->idle_session_ms) &&
+           is_kept(o->key_retention_ms) &&
            (o->store == NULL || o->body_bytes <= SEMEL_STORED_BODY_BYTES_MAX) &&
-           (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) && is_span(o->busy_ms);
+           (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) && is_span(o->busy_ms) &&
+           (unsigned)o->inspection <= SEMEL_INSPECT_NONE;
 }
 
 /* --- creation and release ------------------------------------------------------------------ */
@@ -78,7 +80,7 @@ static void init_lists(struct semel_server *server)
         &server->batch,      &server->doomed,    &server->stash,       &server->short_queue,
         &server->long_queue, &server->left,      &server->all_workers, &server->idle,
         &server->posted,     &server->newcomers, &server->to_tell,     &server->free_requests,
-        &server->unstarted,  &server->txns,
+        &server->unstarted,  &server->txns,      &server->admin.asked,
     };
 
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
@@ -187,6 +189,20 @@ static void close_system(struct semel_server *server)
     sml_returns_fini(&server->returns);
 }
 
+static void free_methods(struct semel_server *server)
+{
+    for (int i = 0; i < SML_METHOD_BUCKETS; i++) {
+        struct sml_method *method = atomic_load(&server->methods[i]);
+
+        while (method) {
+            struct sml_method *next = method->next;
+
+            sml_method_free(method);
+            method = next;
+        }
+    }
+}
+
 enum semel_status semel_server_create(struct semel_server **out_server,
                                       const struct semel_server_options *options)
 {
@@ -209,18 +225,23 @@ enum semel_status semel_server_create(struct semel_server **out_server,
     server->epoll.fd = server->wake.fd = server->alarm.fd = -1;
     server->goodbye_until = server->pauses_end = SML_NEVER;
     atomic_store(&server->drain_until, SML_NEVER);
+    sml_origin_init(&server->origin);
+    init_lists(server);
+    init_locks(server);
     status = is_valid(&server->options) ? open_system(server) : SEMEL_INVALID;
+    if (status == SEMEL_OK)
+        status = sml_admin_init(server);
     if (status == SEMEL_OK)
         status = sml_commit_init(&server->commit, server, server->options.store,
                                  (uint64_t)server->options.key_retention_ms);
     if (status != SEMEL_OK) {
+        free_methods(server);
+        fini_locks(server);
         close_system(server);
+        sml_origin_fini(&server->origin);
         free(server);
         return status;
     }
-    sml_origin_init(&server->origin);
-    init_lists(server);
-    init_locks(server);
     init_host(server);
     *out_server = server;
     return SEMEL_OK;
@@ -234,20 +255,6 @@ static void free_requests(struct sml_list *list)
         free(SML_CONTAINER(node, struct semel_request, link));
 }
 
-static void free_methods(struct semel_server *server)
-{
-    for (int i = 0; i < SML_METHOD_BUCKETS; i++) {
-        struct sml_method *method = atomic_load(&server->methods[i]);
-
-        while (method) {
-            struct sml_method *next = method->next;
-
-            free(method);
-            method = next;
-        }
-    }
-}
-
 /* Nothing runs, nobody else is inside. */
 static void release(struct semel_server *server)
 {
@@ -256,6 +263,7 @@ static void release(struct semel_server *server)
     while ((node = sml_list_pop_front(&server->newcomers)) != NULL)
         sml_conn_discard(SML_CONTAINER(node, struct sml_conn, all));
     sml_server_close_places(server);
+    sml_reverse_forsake(server);
     free_requests(&server->stash);
     free_requests(&server->free_requests);
     free_methods(server);
@@ -304,9 +312,15 @@ static enum semel_status start_threads(struct semel_server *server)
     server->watched = true;
     sml_mutex_unlock(&server->queue_lock);
     for (uint32_t i = 0; i < count && status == SEMEL_OK; i++) {
+        bool enough;
+
+        /* The first ones may have work already, and have called for others. */
         sml_mutex_lock(&server->queue_lock);
-        server->threads++;
+        enough = server->threads >= count;
+        server->threads += !enough;
         sml_mutex_unlock(&server->queue_lock);
+        if (enough)
+            break;
         status = sml_server_spawn(server, false);
         if (status != SEMEL_OK) {
             sml_mutex_lock(&server->queue_lock);
@@ -349,7 +363,8 @@ enum semel_status semel_server_start(struct semel_server *server)
     sml_mutex_unlock(&server->queue_lock);
     if (status != SEMEL_OK)
         return status;
-    if (sml_commit_is_durable(&server->commit))
+    status = sml_reverse_start(server);
+    if (status == SEMEL_OK && sml_commit_is_durable(&server->commit))
         status = restore(server);
     if (status == SEMEL_OK)
         status = sml_commit_start(&server->commit);
@@ -461,6 +476,7 @@ static void forsake(struct semel_server *server)
     }
     for (node = server->conns.next; node != &server->conns; node = node->next)
         sml_channel_close(&SML_CONTAINER(node, struct sml_conn, all)->channel);
+    sml_reverse_forsake(server);
     free_methods(server);
     close_system(server);
     sml_origin_fini(&server->origin);
@@ -482,10 +498,12 @@ enum semel_status semel_server_destroy(struct semel_server *server)
     while (!server->quit || server->threads > 0 || server->unfinished > 0 || server->waiting > 0)
         sml_cond_wait(&server->changed, &server->queue_lock);
     sml_mutex_unlock(&server->queue_lock);
+    sml_reverse_stop(server);
     sml_commit_stop(&server->commit);
     if (server->watched)
         sml_watchdog_stop(server);
     sml_server_reap(server);
+    sml_admin_fini(server);
     release(server);
     return SEMEL_OK;
 }

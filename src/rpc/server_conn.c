@@ -563,7 +563,7 @@ static enum sml_peer_event step(struct sml_conn *conn, struct sml_intake *in,
     event = sml_peer_input(&conn->peer, sml_intake_data(in), sml_intake_size(in), &used, out_hello,
                            now);
     if (conn->served && event != SML_PEER_ENDED)
-        sml_served_collect(conn->served, &sleepers);
+        sml_served_collect(conn->served, now, &sleepers);
     if (sml_peer_wants_write(&conn->peer) || conn->peer.state == SML_PEER_CLOSING)
         sml_conn_touch(conn);
     sml_mutex_unlock(conn->lock);

@@ -193,6 +193,10 @@ void sml_request_unqueue_locked(struct semel_request *request)
         server->stalled--;
         sml_list_remove(&request->link);
         break;
+    case SML_AT_ASKED:
+        server->admin.count--;
+        sml_list_remove(&request->link);
+        break;
     case SML_AT_NOWHERE:
     case SML_AT_WORK:
         break;
@@ -250,6 +254,8 @@ void sml_server_take_queue(struct semel_server *server, struct sml_list *out)
     sml_list_move_all(out, &server->long_queue);
     sml_list_move_all(out, &server->unstarted);
     sml_list_move_all(out, &server->txns);
+    sml_list_move_all(out, &server->admin.asked);
+    server->admin.count = 0;
     for (int i = 0; i < SML_METHOD_BUCKETS; i++)
         for (struct sml_method *m = atomic_load(&server->methods[i]); m; m = m->next) {
             sml_list_move_all(out, &m->parked);

@@ -9,15 +9,15 @@
  * are in any state: `forked` leads such a thread out of its loop past everything. */
 #include "rpc/server_internal.h"
 
+#include <semel/stream.h>
 #include <stdlib.h>
 
 /* --- running --------------------------------------------------------------------------------- */
 
 enum begun { GO, OVER, STALLED };
 
-/* The call was cancelled or has expired: its verdict may have to be written. Stripe held, released
- * on return. */
-static void let_go(struct semel_request *request)
+/* The call was cancelled or has expired: its verdict may have to be written. */
+void sml_request_let_go(struct semel_request *request)
 {
     struct sml_served *served = request->served;
     bool done = sml_served_done(served);
@@ -54,11 +54,13 @@ static enum begun begin(struct sml_worker *worker, struct semel_request *request
     if (inlined && served->conn)
         sml_conn_touch(served->conn);
     if (!sml_callee_begin(callee, request->in, request->method->max_run, now)) {
-        let_go(request);
+        sml_request_let_go(request);
         return OVER;
     }
     request->place = SML_AT_WORK;
     request->runner = worker;
+    atomic_store_explicit(&worker->since, now, memory_order_relaxed);
+    atomic_store_explicit(&worker->method, request->method, memory_order_relaxed);
     if (request->method->max_run > 0)
         sml_served_retime(served);
     sml_mutex_unlock(served->lock);
@@ -76,9 +78,12 @@ static bool came_back(struct sml_worker *worker)
 static bool call_handler(struct sml_worker *worker, struct semel_request *request)
 {
     worker->took = false;
+    if (request->method->tells_start && semel_request_takes(request))
+        (void)semel_request_progress(request, semel_bytes(NULL, 0));
     request->method->handler(request, request->method->user);
     if (!came_back(worker))
         return false;
+    atomic_store_explicit(&worker->method, NULL, memory_order_relaxed);
     if (worker->took) {
         if (atomic_fetch_sub(&request->parties, 1) == 1)
             free(request);
@@ -107,6 +112,8 @@ static uint64_t run_one(struct sml_worker *worker, struct semel_request *request
 
     if (worker->forked)
         return end;
+    if (ours && begun == GO)
+        sml_method_tally(method, worker->slot, request->outcome, end - request->arrived);
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, end - now, false);
@@ -152,6 +159,8 @@ static bool run_one_inline(struct sml_worker *worker, struct semel_request *requ
     }
     if (worker->forked)
         return false;
+    if (ours && begun == GO)
+        sml_method_tally(method, worker->slot, request->outcome, *now - request->arrived);
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, *now - start, true);
@@ -320,6 +329,7 @@ void sml_worker_main(void *arg)
         }
     }
     server->threads--;
+    sml_slot_give_back_locked(server, worker->slot);
     sml_list_remove(&worker->all);
     sml_list_push_back(&server->left, &worker->all);
     sml_cond_broadcast(&server->changed);

@@ -102,6 +102,7 @@ static void end_locked(struct sml_served *served)
     struct semel_server *server = served->server;
     struct sml_sleepers sleepers = { 0 };
 
+    sml_backchannel_end(served, SEMEL_SESSION_LOST);
     sml_host_end(&server->host, served->session);
     sml_served_streams(served, &sleepers);
     sml_sleepers_wake(&sleepers);
@@ -323,7 +324,7 @@ static void turn_away(struct sml_served *served, struct semel_request *request)
     sml_list_push_back(&server->stash, &request->link);
 }
 
-static void admit(struct sml_served *served, struct sml_incoming *in)
+static void admit(struct sml_served *served, struct sml_incoming *in, uint64_t now)
 {
     struct semel_server *server = served->server;
     struct semel_request *request = new_request(server);
@@ -336,6 +337,7 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
     request->served = served;
     request->in = in;
     request->info = served->conn->info;
+    request->arrived = now;
     request->method = sml_server_find_method(server, in->method, in->method_bytes);
     in->user = request;
     if (in->stream && !sml_request_open_stream(request)) {
@@ -347,6 +349,8 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
         reject(served, request, SEMEL_NO_METHOD, "no such method");
     } else if ((in->flags & SML_CALL_RERUN_OK) && request->method->kind != SEMEL_IDEMPOTENT) {
         reject(served, request, SEMEL_INVALID, "the caller allows a rerun, the method does not");
+    } else if (!sml_admin_permits(request)) {
+        reject(served, request, SEMEL_DENIED, "for the user whose server this is");
     } else if ((in->flags & SML_CALL_SENDS) && !request->method->takes_items) {
         reject(served, request, SEMEL_NO_STREAM, "the method takes no items");
     } else if (server->goodbye_until != SML_NEVER || server->drain_begun) {
@@ -354,17 +358,20 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
     } else {
         request->info->refs++;
         request->order = ++server->order;
-        sml_list_push_back(&server->batch, &request->link);
+        if (request->method->admin == SML_ADMIN_NOT)
+            sml_list_push_back(&server->batch, &request->link);
+        else
+            sml_admin_ask(request);
     }
 }
 
-void sml_served_collect(struct sml_served *served, struct sml_sleepers *sleepers)
+void sml_served_collect(struct sml_served *served, uint64_t now, struct sml_sleepers *sleepers)
 {
     struct sml_incoming *in;
     uint64_t count = 0;
 
     for (; (in = sml_callee_take(&served->session->callee)) != NULL; count++)
-        admit(served, in);
+        admit(served, in, now);
     if (count > 0)
         atomic_fetch_add_explicit(&served->server->totals.calls, count, memory_order_relaxed);
     sml_served_streams(served, sleepers);
@@ -525,7 +532,7 @@ bool sml_server_drained(struct semel_server *server)
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
         sml_mutex_lock(served->lock);
-        drained = is_drained(served);
+        drained = is_drained(served) || sml_backchannel_is_idle(served);
         sml_mutex_unlock(served->lock);
     }
     sml_mutex_unlock(&server->host_lock);
@@ -572,6 +579,7 @@ static void forget_queued(struct semel_request *request)
 /* Host and stripe held. */
 static void stop_session(struct sml_served *served, struct sml_list *waiting)
 {
+    sml_backchannel_end(served, SEMEL_STOPPED);
     sml_callee_stop(&served->session->callee, SEMEL_STOPPED);
     sml_served_cancels(served);
     sweep_stalled(served);

@@ -95,8 +95,7 @@ static void drop_stream(struct sml_callee *callee, struct sml_incoming *in)
 void sml_callee_cut_stream(struct sml_callee *callee, struct sml_incoming *in)
 {
     sml_outflow_cut(&in->stream->out, callee->mem);
-    if (!sml_stream_wants_write(in->stream))
-        sml_list_remove(&in->stream->send);
+    sml_callee_stream_due(callee, in);
 }
 
 static bool place_stream(struct sml_callee *callee, struct sml_incoming *in)

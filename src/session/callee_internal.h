@@ -59,10 +59,12 @@ void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,
 /* The request body is no longer needed; its bytes count no more. */
 void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in);
 
-/* Something may be to be written of its stream. */
+/* Its stream is in the line of those that write exactly while it has something to write. */
 static inline void sml_callee_stream_due(struct sml_callee *callee, struct sml_incoming *in)
 {
-    if (!sml_list_linked(&in->stream->send) && sml_stream_wants_write(in->stream))
+    if (!sml_stream_wants_write(in->stream, true))
+        sml_list_remove(&in->stream->send);
+    else if (!sml_list_linked(&in->stream->send))
         sml_list_push_back(&callee->streams, &in->stream->send);
 }
 

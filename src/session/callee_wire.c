@@ -187,9 +187,11 @@ static enum semel_status on_part(struct sml_callee *callee, const struct sml_fra
         sml_inflow_part(&in->stream->in, callee->mem, &frame->u.part, callee->backing, out_why);
     if (status == SEMEL_NO_MEMORY)
         *out_why = "no memory for a part";
-    else if (status == SEMEL_OK)
-        sml_callee_stream_event(callee, in);
-    return status;
+    if (status != SEMEL_OK)
+        return status;
+    sml_callee_stream_due(callee, in); /* with its end, no more credit */
+    sml_callee_stream_event(callee, in);
+    return SEMEL_OK;
 }
 
 /* The parts before its verdict may be out, or may never be. */
@@ -312,9 +314,9 @@ static uint64_t known_to(const struct sml_callee *callee)
 static uint64_t held_of(const struct sml_callee *callee, const struct sml_incoming *in,
                         uint64_t held)
 {
-    if (in && in->phase == SML_IN_DONE)
-        return held <= in->verdict.body.size ? held : 0;
-    return callee->restored ? held : 0;
+    if (in && in->phase == SML_IN_DONE && held <= in->verdict.body.size)
+        return held;
+    return callee->durable ? held : 0;
 }
 
 static enum semel_status check_entries(struct sml_callee *callee, uint64_t next,
@@ -371,6 +373,10 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
         callee->counters.reattached++;
         break;
     case SML_IN_DONE:
+        if (held > in->verdict.body.size) { /* of another verdict: see held_of */
+            listed.state = SML_STATE_RUNNING;
+            break;
+        }
         listed.state = SML_STATE_DONE;
         listed.offset = held;
         /* Who has bytes of the reply has all that comes before it. */
@@ -539,24 +545,25 @@ static size_t pull_turn(struct sml_callee *callee, uint8_t *out, size_t room)
     return used;
 }
 
-/* One frame of the stream whose turn it is; the verdict comes behind its last. */
+/* One frame of the stream whose turn it is; the verdict comes behind its last. 0: there is none, or
+ * no room for it. */
 static size_t pull_stream(struct sml_callee *callee, uint8_t *out, size_t room)
 {
-    while (!sml_list_empty(&callee->streams)) {
-        struct sml_stream *stream = SML_CONTAINER(callee->streams.next, struct sml_stream, send);
-        struct sml_incoming *in = stream->call;
-        size_t used = sml_stream_pull(stream, in->xid, true, callee->views, out, room);
+    struct sml_stream *stream;
+    struct sml_incoming *in;
+    size_t used;
 
-        if (used == 0 && (room < SML_FRAME_BYTES_MAX || sml_views_full(callee->views)))
-            return 0; /* perhaps for want of room */
-        sml_list_remove(&stream->send);
-        if (used > 0 && sml_stream_wants_write(stream))
-            sml_list_push_back(&callee->streams, &stream->send);
-        go_on(callee, in);
-        if (used > 0)
-            return used;
-    }
-    return 0;
+    if (sml_list_empty(&callee->streams))
+        return 0;
+    stream = SML_CONTAINER(callee->streams.next, struct sml_stream, send);
+    in = stream->call;
+    used = sml_stream_pull(stream, in->xid, true, callee->views, out, room);
+    if (used == 0)
+        return 0;
+    sml_list_remove(&stream->send);
+    sml_callee_stream_due(callee, in);
+    go_on(callee, in);
+    return used;
 }
 
 size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uint64_t now)

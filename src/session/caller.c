@@ -293,6 +293,7 @@ static void want_cancel(struct sml_caller *caller, struct sml_call *call)
         sml_list_remove(&call->link);
         call->phase = SML_CALL_SENT;
     }
+    sml_caller_stream_due(caller, call);
     if (caller->up)
         sml_list_push_back(&caller->cancels, &call->cancel_link);
 }

@@ -27,11 +27,21 @@ bool sml_call_restart_stream(struct sml_caller *caller, struct sml_call *call);
  * are gone, and it is done. */
 bool sml_caller_send_again(struct sml_caller *caller, struct sml_call *call) SML_MUST_USE;
 
-/* Something may be to be written of its stream. */
+/* Nothing of a stream goes out before the whole CALL, and no part after a CANCEL. */
+static inline bool sml_call_flows(const struct sml_call *call)
+{
+    return (call->phase == SML_CALL_SENT || call->phase == SML_CALL_REPLYING) &&
+           sml_stream_wants_write(call->stream, !call->cancel_wanted);
+}
+
+/* Its stream is in the line of those that write exactly while it has something to write. */
 static inline void sml_caller_stream_due(struct sml_caller *caller, struct sml_call *call)
 {
-    if (caller->up && call->stream && call->phase != SML_CALL_DONE &&
-        !sml_list_linked(&call->stream->send) && sml_stream_wants_write(call->stream))
+    if (call->stream == NULL)
+        return;
+    if (!caller->up || !sml_call_flows(call))
+        sml_list_remove(&call->stream->send);
+    else if (!sml_list_linked(&call->stream->send))
         sml_list_push_back(&caller->streams, &call->stream->send);
 }
 

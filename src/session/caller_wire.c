@@ -157,28 +157,23 @@ static size_t pull_turn(struct sml_caller *caller, uint8_t *out, size_t room, ui
     return used;
 }
 
-/* One frame of the stream whose turn it is. Nothing goes out before the whole CALL: a stream that
- * must wait for it leaves the line, and comes back then. */
+/* One frame of the stream whose turn it is; 0: there is none, or no room for it. */
 static size_t pull_stream(struct sml_caller *caller, uint8_t *out, size_t room)
 {
-    while (!sml_list_empty(&caller->streams)) {
-        struct sml_stream *stream = SML_CONTAINER(caller->streams.next, struct sml_stream, send);
-        const struct sml_call *call = stream->call;
-        bool flows = call->phase == SML_CALL_SENT || call->phase == SML_CALL_REPLYING;
-        size_t used = 0;
+    struct sml_stream *stream;
+    struct sml_call *call;
+    size_t used;
 
-        if (flows)
-            used =
-                sml_stream_pull(stream, call->xid, !call->cancel_wanted, caller->views, out, room);
-        if (flows && used == 0 && (room < SML_FRAME_BYTES_MAX || sml_views_full(caller->views)))
-            return 0; /* perhaps for want of room */
-        sml_list_remove(&stream->send);
-        if (used > 0 && sml_stream_wants_write(stream))
-            sml_list_push_back(&caller->streams, &stream->send);
-        if (used > 0)
-            return used;
-    }
-    return 0;
+    if (sml_list_empty(&caller->streams))
+        return 0;
+    stream = SML_CONTAINER(caller->streams.next, struct sml_stream, send);
+    call = stream->call;
+    used = sml_stream_pull(stream, call->xid, !call->cancel_wanted, caller->views, out, room);
+    if (used == 0)
+        return 0;
+    sml_list_remove(&stream->send);
+    sml_caller_stream_due(caller, call);
+    return used;
 }
 
 /* May the first queued call have an xid now? */
@@ -346,6 +341,7 @@ bool sml_caller_send_again(struct sml_caller *caller, struct sml_call *call)
         return false;
     }
     call->phase = SML_CALL_SENDING;
+    sml_caller_stream_due(caller, call);
     call->resent = true;
     call->body_sent = 0;
     caller->counters.resent++;
@@ -473,7 +469,7 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
                           struct sml_verdict verdict, bool proven)
 {
     if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
-        !call->cancelled_by_user) {
+        call->cancel_wanted && !call->cancelled_by_user) {
         verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
         verdict.text = semel_bytes("", 0);
     }
@@ -518,6 +514,14 @@ static void add_fragment(struct sml_caller *caller, struct sml_call *call,
         complete_with(caller, call, call->verdict, false); /* what is proven has no body */
 }
 
+/* What the server had in its store it must not lack later. */
+static void note_stored(struct sml_caller *caller, const struct sml_frame *frame)
+{
+    if (frame->type == SML_REPLY && (frame->u.reply.flags & SML_REPLY_RECORDED) &&
+        frame->xid > caller->durable_hi)
+        caller->durable_hi = frame->xid;
+}
+
 static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *call,
                                   const struct sml_reply_frame *frame, const char **out_why)
 {
@@ -525,8 +529,6 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
         return refuse(out_why, "REPLY does not continue where the reply stood");
     if (frame->body_bytes > caller->reply_body_bytes)
         return refuse(out_why, "REPLY is larger than HELLO allowed");
-    if ((frame->flags & SML_REPLY_RECORDED) && call->xid > caller->durable_hi)
-        caller->durable_hi = call->xid;
     if (call->reply == NULL && frame->verdict.body.size == frame->body_bytes) {
         complete_with(caller, call, frame->verdict, (frame->flags & SML_REPLY_PROVEN) != 0);
         call->reply_in_place = true;
@@ -556,9 +558,11 @@ static enum semel_status on_part(struct sml_caller *caller, struct sml_call *cal
         sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_NO_MEMORY);
         return SEMEL_OK;
     }
-    if (status == SEMEL_OK)
-        sml_caller_stream_event(caller, call);
-    return status;
+    if (status != SEMEL_OK)
+        return status;
+    sml_caller_stream_due(caller, call); /* with its end, no more credit */
+    sml_caller_stream_event(caller, call);
+    return SEMEL_OK;
 }
 
 static enum semel_status on_credit(struct sml_caller *caller, struct sml_call *call,
@@ -583,6 +587,7 @@ static void on_busy(struct sml_caller *caller, struct sml_call *call, uint32_t d
         return;
     sml_list_remove(&call->link);
     call->phase = SML_CALL_BUSY;
+    sml_caller_stream_due(caller, call);
     call->busy_until = sml_time_add(now, delay_ms * SML_MS);
     sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
 }
@@ -592,9 +597,10 @@ enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_f
 {
     struct sml_call *call = sml_table_find(&caller->by_xid, frame->xid);
 
+    if (frame->xid >= caller->next)
+        return refuse(out_why, "answer to a call that was never made");
+    note_stored(caller, frame); /* also of a call that was given up */
     if (call == NULL) {
-        if (frame->xid >= caller->next)
-            return refuse(out_why, "answer to a call that was never made");
         caller->counters.unexpected++;
         return SEMEL_OK;
     }

@@ -2,9 +2,9 @@
 /* link_wire.c - the client's handshake and the frames around the calls.
  *
  * What a server may send: before WELCOME, WELCOME or BYE; until the listed states are complete,
- * LIST or BYE; then everything but HELLO, CALL and what is reserved. Anything else is a protocol
- * error and final. Undecodable bytes are forgiven once, until a reply is accepted again: a damaged
- * stream is not a broken peer. */
+ * LIST or BYE; then everything but what only clients send. Anything else is a protocol error and
+ * final. Undecodable bytes are forgiven once, until a reply is accepted again: a damaged stream is
+ * not a broken peer. */
 #include <string.h>
 
 #include "base/bug.h"

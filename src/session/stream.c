@@ -47,10 +47,19 @@ static struct sml_part *create(const struct sml_mem *mem, enum sml_part_kind kin
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
                                  struct semel_bytes bytes)
 {
-    struct sml_part *part = create(mem, kind, bytes.size, bytes.size);
+    return sml_part_create_headed(mem, kind, semel_bytes(NULL, 0), bytes);
+}
 
+struct sml_part *sml_part_create_headed(const struct sml_mem *mem, enum sml_part_kind kind,
+                                        struct semel_bytes head, struct semel_bytes bytes)
+{
+    size_t size = head.size + bytes.size;
+    struct sml_part *part = create(mem, kind, size, size);
+
+    if (part && head.size > 0)
+        memcpy(part->own, head.data, head.size);
     if (part && bytes.size > 0)
-        memcpy(part->own, bytes.data, bytes.size);
+        memcpy(part->own + head.size, bytes.data, bytes.size);
     return part;
 }
 
@@ -335,12 +344,13 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         return SEMEL_PROTOCOL;
     }
     if (frame->kind == SML_PART_END) {
-        in->ended = true;
+        in->begun = in->ended = true;
         return SEMEL_OK;
     }
     part = keep(mem, frame, backing);
     if (part == NULL)
         return SEMEL_NO_MEMORY;
+    in->begun = true;
     if (frame->kind == SML_PART_PROGRESS) {
         sml_part_release(mem, in->progress);
         in->progress = part;
@@ -375,11 +385,14 @@ struct sml_part *sml_inflow_take_progress(struct sml_inflow *in)
 bool sml_inflow_owes_credit(const struct sml_inflow *in)
 {
     uint64_t granted = in->limit - in->taken_charge;
+    uint64_t untold = in->taken_charge - in->told_charge;
 
-    if (in->credit_due)
-        return true;
-    /* With less than that its sender may be stuck before a part of full size. */
-    return !in->ended && (granted <= in->window / 2 || granted < PART_CHARGE_MAX);
+    if (in->credit_due || in->ended)
+        return in->credit_due;
+    /* Its sender may be stuck before a part of full size, with what is granted; or with what it
+     * keeps, if its window is a narrow one. */
+    return granted <= in->window / 2 || granted < PART_CHARGE_MAX ||
+           untold >= SML_STREAM_CREDIT / 2;
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)
@@ -387,6 +400,7 @@ size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at
     struct sml_credit_frame frame = { .next = in->arrived, .taken = in->taken };
 
     in->credit_due = false;
+    in->told_charge = in->taken_charge;
     if (in->taken_charge + in->window > in->limit)
         in->limit = in->taken_charge + in->window;
     frame.limit = in->limit;
@@ -395,7 +409,7 @@ size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at
 
 void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem)
 {
-    if ((in->arrived == 0 && in->progress == NULL && !in->ended) || SML_BUG(ATTEMPTS_SPLICED)) {
+    if (!in->begun || SML_BUG(ATTEMPTS_SPLICED)) {
         in->limit = SML_STREAM_CREDIT;
         return;
     }
@@ -415,10 +429,10 @@ void sml_stream_resume(struct sml_stream *stream)
     stream->in.credit_due = stream->takes;
 }
 
-bool sml_stream_wants_write(const struct sml_stream *stream)
+bool sml_stream_wants_write(const struct sml_stream *stream, bool parts)
 {
     return (stream->takes && sml_inflow_owes_credit(&stream->in)) ||
-           (stream->sends && sml_outflow_is_ready(&stream->out));
+           (stream->sends && parts && sml_outflow_is_ready(&stream->out));
 }
 
 size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, struct sml_views *views,

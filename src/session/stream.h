@@ -55,9 +55,11 @@ struct sml_part {
     uint8_t own[];
 };
 
-/* NULL: no memory. `bytes` are copied. */
+/* NULL: no memory. `bytes` are copied; before them, with a head, those of `head`. */
 struct sml_part *sml_part_create(const struct sml_mem *mem, enum sml_part_kind kind,
                                  struct semel_bytes bytes);
+struct sml_part *sml_part_create_headed(const struct sml_mem *mem, enum sml_part_kind kind,
+                                        struct semel_bytes head, struct semel_bytes bytes);
 /* The same, but `bytes` stay in `backing`, which was held for it. */
 struct sml_part *sml_part_create_in(const struct sml_mem *mem, enum sml_part_kind kind,
                                     struct semel_bytes bytes, struct sml_backing *backing);
@@ -101,8 +103,10 @@ struct sml_inflow {
     uint64_t arrived, taken;
     uint64_t charge;           /* of all that arrived */
     uint64_t taken_charge;     /* of those that were taken */
+    uint64_t told_charge;      /* of those that were said to be taken */
     uint64_t window;           /* what may wait here */
     uint64_t limit;            /* granted */
+    bool begun;                /* something of this attempt has arrived */
     bool ended;                /* all parts have arrived */
     bool credit_due;           /* whatever was granted */
     uint32_t attempt;          /* rises when the stream begins again: what came before is void */
@@ -189,8 +193,9 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Each half window, and after a reconnect. What is granted and not
- * used holds a part of any size: so no stream stands still whose parts are taken. */
+/* Is a CREDIT worth a frame? Half of a narrow window was taken, half of this one may be granted, or
+ * the connection is new. What is granted and not used holds a part of any size: no stream stands
+ * still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
 
@@ -202,8 +207,8 @@ void sml_inflow_restart(struct sml_inflow *in, const struct sml_mem *mem);
 /* A new connection, on which the other end goes on with what it knows. */
 void sml_stream_resume(struct sml_stream *stream);
 
-/* Would sml_stream_pull give anything? */
-bool sml_stream_wants_write(const struct sml_stream *stream);
+/* Would sml_stream_pull give anything? `parts` as there. */
+bool sml_stream_wants_write(const struct sml_stream *stream, bool parts);
 /* One frame: a CREDIT that is due, else a part. `parts` false: not now. */
 size_t sml_stream_pull(struct sml_stream *stream, uint64_t xid, bool parts, struct sml_views *views,
                        uint8_t *at, size_t room);

@@ -258,6 +258,51 @@ static void circles(void **state)
     hand_fini(&other);
 }
 
+struct pair {
+    struct semel_deferred *outer, *inner;
+    enum semel_status chained;
+};
+
+static void chain_when_dropped(void *value)
+{
+    struct pair *pair = value;
+
+    pair->chained = semel_deferred_chain(pair->outer, semel_deferred_ref(pair->inner));
+    if (pair->chained != SEMEL_OK)
+        semel_deferred_unref(pair->inner);
+}
+
+static struct semel_deferred *return_inner(struct semel_fired *fired, void *user)
+{
+    struct pair *pair = user;
+
+    (void)fired;
+    return semel_deferred_ref(pair->inner);
+}
+
+/* The value that makes room for the inner one's has the inner one wait for the outer one. */
+static void a_circle_made_by_a_drop(void **state)
+{
+    struct journal journal = { .used = 0 };
+    struct note after = { .journal = &journal, .letter = 'a' };
+    struct pair pair;
+    struct hand hand;
+
+    (void)state;
+    hand_init(&hand);
+    pair.outer = made(&hand);
+    pair.inner = made(&hand);
+    assert_ok(semel_deferred_then(pair.outer, return_inner, NULL, &pair));
+    then_both(pair.outer, &after);
+    assert_ok(semel_deferred_fire(pair.outer, &pair, chain_when_dropped));
+    assert_ok(pair.chained);
+    assert_string_equal(journal.text, "a!INVALID ");
+    semel_deferred_cancel(pair.outer); /* returns */
+    semel_deferred_unref(pair.outer);
+    semel_deferred_unref(pair.inner);
+    hand_fini(&hand);
+}
+
 /* What nobody can fire any more must not be waited for in silence. */
 static void a_source_is_let_go(void **state)
 {
@@ -665,6 +710,52 @@ static void without_a_loop(void **state)
     assert_int_equal(one.dropped, 1);
 }
 
+/* How many allocations does one that comes and goes need? */
+static size_t allocations(struct hand *hand, size_t extra, bool goes_away)
+{
+    const size_t before = hand->allocated;
+    struct semel_deferred *deferred = sml_deferred_new(&hand->executor, NULL, NULL, extra);
+
+    assert_non_null(deferred);
+    memset(sml_deferred_extra(deferred), 0xa5, extra);
+    hand->away = goes_away;
+    semel_deferred_unref(deferred);
+    hand->away = false;
+    (void)hand_run(hand);
+    return hand->allocated - before;
+}
+
+static void memory_is_kept_for_the_next(void **state)
+{
+    struct hand hand;
+    struct semel_deferred *three[3];
+
+    (void)state;
+    hand_init(&hand);
+    hand.executor.spares_max = 2;
+    assert_int_equal(allocations(&hand, 0, false), 1);
+    assert_int_equal(allocations(&hand, 0, false), 0);
+    assert_int_equal(allocations(&hand, 0, true), 0); /* given back here all the same */
+    assert_int_equal(allocations(&hand, 1, false), 1);
+    assert_int_equal(allocations(&hand, SML_EXTRA_WIDE, false), 0); /* what one byte left */
+    assert_int_equal(allocations(&hand, SML_EXTRA_WIDE + 1, false), 1);
+    assert_int_equal(allocations(&hand, SML_EXTRA_WIDE + 1, false), 1);
+    assert_int_equal(hand.blocks, 2);
+    hand.away = true; /* what is kept is its thread's */
+    three[0] = made(&hand);
+    hand.away = false;
+    assert_int_equal(hand.blocks, 3);
+    three[1] = made(&hand);
+    three[2] = made(&hand);
+    assert_int_equal(hand.blocks, 4);
+    for (int i = 0; i < 3; i++)
+        semel_deferred_unref(three[i]);
+    assert_int_equal(hand.blocks, 3); /* two of these, no more, and a wide one */
+    sml_executor_free_spares(&hand.executor);
+    assert_int_equal(hand.blocks, 0);
+    hand_fini(&hand);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -677,6 +768,7 @@ int main(void)
           NULL },
         { "D2 chain", chains, NULL, NULL, NULL },
         { "D2 circles and other loops are refused", circles, NULL, NULL, NULL },
+        { "D2 a circle made by a value's drop", a_circle_made_by_a_drop, NULL, NULL, NULL },
         { "D2 a source that is let go", a_source_is_let_go, NULL, NULL, NULL },
         { "D2 100,000 deep, inwards", deep_inwards, NULL, NULL, NULL },
         { "D2 100,000 deep, outwards", deep_outwards, NULL, NULL, NULL },
@@ -691,6 +783,7 @@ int main(void)
           NULL },
         { "D6 a failure that nobody handled is reported once", reports_once, NULL, NULL, NULL },
         { "deferred: without a loop", without_a_loop, NULL, NULL, NULL },
+        { "deferred: memory is kept for the next", memory_is_kept_for_the_next, NULL, NULL, NULL },
     };
 
     return run_on_small_stack(tests, sizeof tests / sizeof tests[0]);

@@ -311,6 +311,47 @@ static struct semel_deferred *return_user(struct semel_fired *fired, void *user)
     return semel_deferred_ref(*(struct semel_deferred **)user);
 }
 
+struct circle {
+    struct semel_deferred *out, *inner;
+};
+
+static void chain_when_dropped(void *value)
+{
+    struct circle *circle = value;
+
+    assert_int_equal(semel_deferred_chain(circle->out, semel_deferred_ref(circle->inner)),
+                     SEMEL_OK);
+}
+
+static struct semel_deferred *set_and_return(struct semel_fired *fired, void *user)
+{
+    struct circle *circle = user;
+
+    semel_fired_set_value(fired, circle, chain_when_dropped);
+    return semel_deferred_ref(circle->inner);
+}
+
+/* The body's value, which gives way, has the body's deferred wait for the body's result. */
+static void a_circle_made_by_a_drop(void **state)
+{
+    struct note result = { NULL, "=it" };
+    struct fixture at;
+    struct circle circle;
+
+    (void)state;
+    begin(&at, 1);
+    assert_int_equal(semel_deferred_create(&circle.inner, hand_loop(&at.hand), NULL, NULL),
+                     SEMEL_OK);
+    assert_int_equal(semel_lock_run(at.lock, set_and_return, &circle, &circle.out), SEMEL_OK);
+    result.told = &at.told;
+    note_result(circle.inner, &result);
+    assert_told(&at.told, "=it:INVALID ");
+    assert_counts(&at, 0, 0);
+    semel_deferred_unref(circle.out);
+    semel_deferred_unref(circle.inner);
+    end(&at);
+}
+
 /* A body cannot go on as a deferred of another loop, or as what waits for its own result. */
 static void what_cannot_be_waited_for_fails(void **state)
 {
@@ -599,6 +640,7 @@ int main(void)
         cmocka_unit_test(results_arrive_or_are_let_go),
         cmocka_unit_test(unwanted_results_that_come_later),
         cmocka_unit_test(what_cannot_be_waited_for_fails),
+        cmocka_unit_test(a_circle_made_by_a_drop),
         { "D11 a million queued bodies run in a small stack", a_million_bodies_in_a_small_stack,
           NULL, NULL, NULL },
         { "D11 bodies that queue bodies need no more of it", bodies_that_queue_bodies, NULL, NULL,

@@ -101,11 +101,55 @@ static void cores_are_those_allowed(void **state)
     assert_int_equal(sml_thread_cores(), 1);
 }
 
+struct in_loop {
+    pthread_barrier_t barrier;
+    bool elsewhere, after;
+};
+
+static void look_whether_in_loop(void *arg)
+{
+    struct in_loop *in_loop = arg;
+
+    (void)pthread_barrier_wait(&in_loop->barrier); /* the other thread is inside a loop */
+    in_loop->elsewhere = sml_thread_in_loop();
+    sml_thread_enter_loop();
+    sml_thread_leave_loop();
+    in_loop->after = sml_thread_in_loop();
+    (void)pthread_barrier_wait(&in_loop->barrier);
+}
+
+/* Each thread for itself, and loops inside of loops. */
+static void a_thread_knows_that_it_is_in_a_loop(void **state)
+{
+    struct sml_thread thread;
+    struct in_loop in_loop;
+
+    (void)state;
+    assert_int_equal(pthread_barrier_init(&in_loop.barrier, NULL, 2), 0);
+    assert_int_equal(sml_thread_create(&thread, "x", 0, look_whether_in_loop, &in_loop), SEMEL_OK);
+    assert_false(sml_thread_in_loop());
+    sml_thread_enter_loop();
+    assert_true(sml_thread_in_loop());
+    (void)pthread_barrier_wait(&in_loop.barrier);
+    (void)pthread_barrier_wait(&in_loop.barrier);
+    sml_thread_join(&thread);
+    assert_false(in_loop.elsewhere);
+    assert_false(in_loop.after);
+    sml_thread_enter_loop();
+    sml_thread_leave_loop();
+    assert_true(sml_thread_in_loop());
+    sml_thread_leave_loop();
+    assert_false(sml_thread_in_loop());
+    assert_int_equal(pthread_barrier_destroy(&in_loop.barrier), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         { "threads are as asked", threads_are_as_asked, NULL, NULL, NULL },
         { "no more threads is a limit", no_more_threads_is_a_limit, NULL, NULL, NULL },
+        { "a thread knows that it is in a loop", a_thread_knows_that_it_is_in_a_loop, NULL, NULL,
+          NULL },
         { "cores are those allowed", cores_are_those_allowed, NULL, NULL, NULL },
     };
 

@@ -3,11 +3,40 @@
 #include "client_kit.h"
 
 #include <semel/deferred.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "rpc/loop_thread.h"
 
-/* "echo" gets its body, "no" a failure; "hang" gets a verdict only when it is cancelled, and "mute"
- * never. */
+/* Memory that is refused: this thread's n-th allocation from now (0: none), and anybody's of many
+ * bytes. */
+#define MANY_BYTES 3000
+static _Thread_local int refuse_at;
+static atomic_bool refuse_many;
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+
+static bool is_refused(size_t bytes)
+{
+    return (refuse_at > 0 && --refuse_at == 0) ||
+           (bytes >= MANY_BYTES && atomic_load(&refuse_many));
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return is_refused(bytes) ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return is_refused(count * bytes) ? NULL : __real_calloc(count, bytes);
+}
+
+/* "echo" gets its body, "many" many bytes, "no" a failure; "hang" gets a verdict only when it is
+ * cancelled, and "mute" never. */
 static void play(struct kit_script *script, void *arg)
 {
     uint8_t out[SML_FRAME_BYTES_MAX];
@@ -25,6 +54,10 @@ static void play(struct kit_script *script, void *arg)
             (void)kit_script_send(script, out, sml_encode_reply(out, frame.xid, &reply));
         } else if (frame.type == SML_CALL && memcmp(method.data, "echo", 4) == 0) {
             (void)kit_script_reply(script, frame.xid, frame.u.call.fragment);
+        } else if (frame.type == SML_CALL && memcmp(method.data, "many", 4) == 0) {
+            static const char many[MANY_BYTES];
+
+            (void)kit_script_reply(script, frame.xid, semel_bytes(many, sizeof many));
         } else if (frame.type == SML_CALL && memcmp(method.data, "no", 2) == 0) {
             reply.verdict = (struct sml_verdict){ .outcome = SEMEL_FAILURE,
                                                   .status = SEMEL_FAILED,
@@ -305,6 +338,92 @@ static void no_blocking_on_the_loop(void **state)
     close_world(&world);
 }
 
+static struct semel_deferred *ask_without(struct world *world, int n, bool *out_refused)
+{
+    struct semel_deferred *deferred = NULL;
+    enum semel_status status;
+
+    refuse_at = n;
+    status = semel_client_defer(world->client, "echo", semel_bytes_text("hello"), NULL,
+                                world->it.loop, &deferred);
+    *out_refused = refuse_at == 0;
+    refuse_at = 0;
+    assert_true(status == SEMEL_OK || (*out_refused && status == SEMEL_NO_MEMORY));
+    assert_int_equal(deferred != NULL, status == SEMEL_OK);
+    return deferred;
+}
+
+/* Each allocation of a submission fails once: nothing was made, or it fires with the truth. */
+static void no_memory(void **state)
+{
+    struct semel_deferred *deferred;
+    struct semel_fired fired;
+    struct world world;
+    bool refused = true;
+    int made_nothing = 0;
+
+    (void)state;
+    open_world(&world, play);
+    assert_int_equal(semel_client_wait_connected(world.client, 60000, NULL, 0), SEMEL_OK);
+    for (int n = 1; refused; n++) {
+        deferred = ask_without(&world, n, &refused);
+        made_nothing += deferred == NULL;
+        if (deferred == NULL)
+            continue;
+        fired = end_of(deferred);
+        assert_true(fired.status == SEMEL_OK || (refused && fired.status == SEMEL_NO_MEMORY));
+        assert_int_equal(semel_fired_call(&fired)->outcome,
+                         fired.status == SEMEL_OK ? SEMEL_VALUE : SEMEL_NOT_EXECUTED);
+        semel_fired_clear(&fired);
+    }
+    assert_int_equal(made_nothing, 3); /* without the deferred, the result, the call */
+    close_world(&world);
+}
+
+/* There is no memory for the reply: a failure, and the truth is that the call happened. */
+static void no_memory_for_the_reply(void **state)
+{
+    struct semel_fired fired;
+    struct world world;
+
+    (void)state;
+    open_world(&world, play);
+    assert_int_equal(semel_client_wait_connected(world.client, 60000, NULL, 0), SEMEL_OK);
+    atomic_store(&refuse_many, true);
+    fired = end_of(ask(&world, "many", 60000));
+    atomic_store(&refuse_many, false);
+    assert_int_equal(fired.status, SEMEL_NO_MEMORY);
+    assert_int_equal(semel_fired_call(&fired)->outcome, SEMEL_VALUE);
+    assert_int_equal(semel_fired_call(&fired)->status, SEMEL_NO_MEMORY);
+    semel_fired_clear(&fired);
+    fired = end_of(ask(&world, "many", 60000));
+    assert_int_equal(fired.status, SEMEL_OK);
+    assert_int_equal(semel_fired_call(&fired)->body.size, MANY_BYTES);
+    semel_fired_clear(&fired);
+    close_world(&world);
+}
+
+static void in_a_forked_child(void **state)
+{
+    struct semel_deferred *deferred = NULL;
+    struct world world;
+    int status = -1;
+    pid_t child;
+
+    (void)state;
+    open_world(&world, play);
+    child = fork();
+    if (child == 0)
+        _exit(semel_client_defer(world.client, "echo", semel_bytes_text("hello"), NULL,
+                                 world.it.loop, &deferred) == SEMEL_FORKED
+                  ? 0
+                  : 1);
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    close_world(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +434,9 @@ int main(void)
         TEST("defer: gathered", gathered),
         TEST("defer: refused", refused),
         TEST("defer: stopped", stopped),
+        TEST("defer: no memory", no_memory),
+        TEST("defer: no memory for the reply", no_memory_for_the_reply),
+        TEST("defer: in a forked child", in_a_forked_child),
         TEST("defer: nothing blocks on the loop's thread", no_blocking_on_the_loop),
     };
 

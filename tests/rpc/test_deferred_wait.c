@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Deferreds among real threads: firing, cancelling and letting go from all sides, and blocking. */
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -15,6 +16,17 @@
 #include "rpc/loop_thread.h"
 
 #define assert_ok(call) assert_int_equal((call), SEMEL_OK)
+
+/* The memory that this thread asks for. */
+static _Thread_local bool refuse_malloc;
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+
+void *__wrap_malloc(size_t bytes)
+{
+    return refuse_malloc ? NULL : __real_malloc(bytes);
+}
 
 static atomic_int dropped;
 
@@ -141,6 +153,109 @@ static void forked(void **state)
     loop_thread_end(&it);
 }
 
+static struct semel_deferred *note_call(struct semel_fired *fired, void *user)
+{
+    ++*(int *)user;
+    semel_fired_set_value(fired, NULL, NULL);
+    return NULL;
+}
+
+static bool is_readable(struct semel_loop *loop, int timeout_ms)
+{
+    struct pollfd watched = { semel_loop_fd(loop), POLLIN, 0 };
+
+    return poll(&watched, 1, timeout_ms) == 1;
+}
+
+/* What a forked child does with a deferred calls nobody there. */
+static void use_in_a_child(struct semel_deferred *deferred, const int *calls)
+{
+    int status = -1;
+    pid_t child = fork();
+
+    if (child == 0) {
+        bool fine = semel_deferred_timeout(deferred, 1) == SEMEL_DENIED;
+
+        semel_deferred_cancel(deferred);
+        fine &= semel_deferred_fire(deferred, NULL, NULL) == SEMEL_OK;
+        semel_deferred_unref(deferred);
+        _exit(fine && *calls == 0 ? 0 : 1);
+    }
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+/* The parent's timer stands: the descriptor by which the loop tells of it is the child's, too. */
+static void a_child_leaves_the_timers(void **state)
+{
+    struct semel_deferred *deferred = NULL;
+    struct semel_loop *loop;
+    int calls = 0;
+
+    (void)state;
+    assert_ok(semel_loop_create(&loop, NULL));
+    assert_ok(semel_deferred_create(&deferred, loop, NULL, NULL));
+    assert_ok(semel_deferred_timeout(deferred, 50));
+    assert_ok(semel_deferred_then(deferred, note_call, note_call, &calls));
+    use_in_a_child(deferred, &calls);
+    assert_true(is_readable(loop, 60000));
+    while (calls == 0)
+        assert_ok(semel_loop_dispatch(loop));
+    semel_deferred_unref(deferred);
+    assert_ok(semel_loop_destroy(loop));
+}
+
+static void *visit(void *loop)
+{
+    return semel_loop_dispatch(loop) == SEMEL_OK ? loop : NULL;
+}
+
+/* The same where the loop is another thread's: nothing is posted to the parent's. */
+static void a_child_posts_nothing(void **state)
+{
+    struct semel_deferred *deferred = NULL;
+    struct semel_loop *loop;
+    pthread_t visitor;
+    void *visited;
+    int calls = 0;
+
+    (void)state;
+    assert_ok(semel_loop_create(&loop, NULL));
+    assert_ok(semel_deferred_create(&deferred, loop, NULL, NULL));
+    assert_ok(semel_deferred_then(deferred, note_call, note_call, &calls));
+    assert_int_equal(pthread_create(&visitor, NULL, visit, loop), 0);
+    assert_int_equal(pthread_join(visitor, &visited), 0);
+    assert_ptr_equal(visited, loop);
+    use_in_a_child(deferred, &calls);
+    assert_false(is_readable(loop, 0));
+    assert_ok(semel_loop_dispatch(loop)); /* it is this thread's now */
+    semel_deferred_unref(deferred);
+    assert_int_equal(calls, 0);
+    assert_ok(semel_loop_destroy(loop));
+}
+
+static void no_memory(void **state)
+{
+    struct semel_fired fired = { .code = 99 };
+    struct semel_deferred *deferred;
+    struct loop_thread it;
+    int value = 7;
+
+    (void)state;
+    loop_thread_start(&it, NULL);
+    deferred = made(&it);
+    assert_ok(semel_deferred_fire(deferred, &value, NULL));
+    refuse_malloc = true;
+    assert_int_equal(semel_deferred_wait(deferred, -1, &fired), SEMEL_NO_MEMORY);
+    refuse_malloc = false;
+    assert_int_equal(fired.code, 99); /* untouched */
+    assert_ok(semel_deferred_wait(deferred, -1, &fired));
+    assert_ptr_equal(fired.value, &value);
+    semel_deferred_unref(deferred);
+    loop_thread_end(&it);
+}
+
 /* --- all at once -------------------------------------------------------------------------- */
 
 enum { THREADS = 3, ROUNDS = 2000 };
@@ -252,6 +367,10 @@ int main(void)
         { "wait: not in time", not_in_time, NULL, NULL, NULL },
         { "wait: refused where it would stand still", refused, NULL, NULL, NULL },
         { "wait: in a forked child", forked, NULL, NULL, NULL },
+        { "deferred: a forked child leaves the timers", a_child_leaves_the_timers, NULL, NULL,
+          NULL },
+        { "deferred: a forked child posts nothing", a_child_posts_nothing, NULL, NULL, NULL },
+        { "wait: no memory", no_memory, NULL, NULL, NULL },
         { "deferred: fired, cancelled, waited for and let go from all sides", from_all_sides, NULL,
           NULL, NULL },
     };

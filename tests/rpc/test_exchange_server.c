@@ -5,6 +5,31 @@
 #include "kit/memory_store.h"
 #include "rpc/exchange_kit.h"
 
+/* Memory for so many bytes and more is refused; 0: none is. */
+static _Atomic(size_t) refuse_from;
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+
+static bool is_refused(size_t bytes)
+{
+    size_t from = atomic_load(&refuse_from);
+
+    return from > 0 && bytes >= from;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return is_refused(bytes) ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return is_refused(count * bytes) ? NULL : __real_calloc(count, bytes);
+}
+
 /* --- bodies --------------------------------------------------------------------------------- */
 
 static size_t put_wait(uint8_t *at, const char *words, uint32_t need, uint32_t timeout_ms,
@@ -280,6 +305,32 @@ static void session_expires(void **state)
     end(rig);
 }
 
+/* The server is gone, and its sessions with it: nobody will tell the reply any more. */
+static void server_ends(void **state)
+{
+    struct rig *rig = make(NULL);
+    struct kit_relay *relay;
+    struct semel_client *client;
+    struct seen seen;
+
+    (void)state;
+    rig_go(rig);
+    relay = kit_relay_start(rig->place.path, 0, 1);
+    assert_int_equal(semel_client_create(&client, kit_relay_address(relay), NULL), SEMEL_OK);
+    remote_start(client, "a", 60000, &seen, NULL);
+    kit_until_waiting(exchange, 1);
+    kit_relay_mute(relay, true);
+    kit_trigger(exchange, "a", "1");
+    assert_int_equal(kit_counters(exchange).held, 1);
+    rig_end(rig);
+    assert_int_equal(kit_counters(exchange).returned, 1);
+    kit_wait(exchange, "a", 0, "OK a=1");
+    assert_int_equal(semel_exchange_destroy(exchange), SEMEL_OK);
+    kit_relay_stop(relay);
+    assert_int_equal(semel_client_destroy(client), SEMEL_OK);
+    semel_result_clear(&seen.result);
+}
+
 /* What comes back goes to whoever waits for it, without another trigger. */
 static void return_meets(void **state)
 {
@@ -456,6 +507,67 @@ static void too_large(void **state)
     end(rig);
 }
 
+/* What a wait, or its reply, has no memory for is left or goes back, and the caller is told. */
+static void no_memory(void **state)
+{
+    static char data[200000]; /* more than anything else needs */
+    struct rig *rig = make(NULL);
+
+    (void)state;
+    rig_go(rig);
+    remote_trigger(rig->client, "b", "0", SEMEL_VALUE);
+    memset(data, 'x', sizeof data - 1);
+    kit_trigger(exchange, "a", data);
+    atomic_store(&refuse_from, sizeof data);
+    remote_wait(rig->client, "a", 0, false, "failure 10"); /* NO_MEMORY */
+    assert_int_equal(kit_counters(exchange).returned, 1);
+    remote_trigger(rig->client, "b", "1", SEMEL_VALUE);
+    atomic_store(&refuse_from, 0);
+    assert_int_equal(kit_counters(exchange).held, 0);
+    kit_wait(exchange, "b", 0, "OK b=1");
+    assert_int_equal(kit_counters(exchange).events, 1);
+    end(rig);
+}
+
+/* A client that stops in the middle of everything either has an event, or it goes back. */
+static void stopped_meanwhile(void **state)
+{
+    enum { ROUNDS = 200, IDS = 4 };
+    static const char *const ids[IDS] = { "a", "b", "c", "d" };
+    struct rig *rig = make(NULL);
+
+    (void)state;
+    rig_serve(rig);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct semel_client *client = rig_connect(rig, NULL);
+        struct seen seen[IDS];
+
+        for (int i = 0; i < IDS; i++)
+            remote_start(client, ids[i], 60000, &seen[i], NULL);
+        if (round % 2)
+            kit_until_waiting(exchange, IDS);
+        for (int i = 0; i < IDS; i++)
+            kit_trigger(exchange, ids[i], ids[i]);
+        for (volatile int spin = 0; spin < round * 500; spin++)
+            ;
+        semel_client_stop(client);
+        assert_int_equal(semel_client_destroy(client), SEMEL_OK);
+        until_nothing_held();
+        kit_until_waiting(exchange, 0);
+        for (int i = 0; i < IDS; i++) {
+            const bool has_it = seen[i].outcome == SEMEL_VALUE;
+            char words[32];
+
+            assert_int_equal(atomic_load(&seen[i].times), 1);
+            semel_result_clear(&seen[i].result);
+            (void)snprintf(words, sizeof words, "%s %s=%s", has_it ? "DEADLINE" : "OK", ids[i],
+                           has_it ? "-" : ids[i]);
+            kit_wait(exchange, ids[i], 0, words);
+        }
+    }
+    end(rig);
+}
+
 static void with_a_store(void **state)
 {
     struct semel_server_options options = SEMEL_SERVER_OPTIONS_INIT;
@@ -501,6 +613,7 @@ int main(void)
         TEST("exchange: a remote wait holds no thread", no_threads),
         TEST("exchange: delivered once over cut connections", cut_connections),
         TEST("exchange: back at the head when the session expires", session_expires),
+        TEST("exchange: back when the server ends", server_ends),
         TEST("exchange: what comes back meets who waits, remotely", return_meets),
         TEST("exchange: accepted, although the client leaves", accepted_by_leaving),
         TEST("E14 cancel: a remote wait", cancelled),
@@ -508,6 +621,8 @@ int main(void)
         TEST("E14 close: the exchange closes under remote waits", exchange_closes),
         TEST("exchange: bad bodies", bad_bodies),
         TEST("exchange: a reply too large goes back", too_large),
+        TEST("exchange: no memory for a wait or its reply", no_memory),
+        TEST("exchange: a client that stops has an event or leaves it", stopped_meanwhile),
         TEST("exchange: a server with a store", with_a_store),
         TEST("exchange: exported once", exported),
     };

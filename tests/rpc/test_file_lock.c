@@ -34,6 +34,23 @@ int __wrap_inotify_init1(int flags)
     return -1;
 }
 
+/* Destroyed when the lock has been taken and nobody knows it yet. */
+static struct semel_file_lock *to_destroy;
+
+int __real_madvise(void *address, size_t bytes, int advice);
+int __wrap_madvise(void *address, size_t bytes, int advice);
+
+int __wrap_madvise(void *address, size_t bytes, int advice)
+{
+    struct semel_file_lock *lock = to_destroy;
+
+    if (advice == MADV_DONTFORK) {
+        to_destroy = NULL;
+        semel_file_lock_destroy(lock);
+    }
+    return __real_madvise(address, bytes, advice);
+}
+
 struct fixture {
     struct kit_place place;
     struct semel_file_lock *mine, *other;
@@ -461,6 +478,23 @@ static void dead_owners_are_followed_by_one(void **state)
     (void)munmap((void *)owners, sizeof *owners);
 }
 
+/* By another thread, in the middle of a try that succeeds: nobody holds a lock that is gone. */
+static void destroyed_while_it_is_taken(void **state)
+{
+    struct fixture *at = *state;
+    struct semel_deferred *none = NULL;
+
+    to_destroy = at->mine;
+    at->mine = NULL;
+    assert_int_equal(semel_file_lock_defer(to_destroy, at->loop, 0, &none), SEMEL_STOPPED);
+    assert_null(none);
+    assert_int_equal(semel_file_lock_create(&at->mine, at->place.path), SEMEL_OK);
+    to_destroy = at->mine;
+    at->mine = NULL;
+    assert_int_equal(semel_file_lock_take(to_destroy, 0), SEMEL_STOPPED);
+    assert_int_equal(semel_file_lock_take(at->other, 0), SEMEL_OK);
+}
+
 static void a_forked_child_holds_nothing(void **state)
 {
     struct fixture *at = *state;
@@ -473,6 +507,7 @@ static void a_forked_child_holds_nothing(void **state)
     if (child == 0) {
         bool fine = semel_file_lock_release(at->mine) == SEMEL_FORKED &&
                     semel_file_lock_take(at->mine, 0) == SEMEL_FORKED &&
+                    semel_file_lock_take(at->mine, -1) == SEMEL_FORKED &&
                     semel_file_lock_defer(at->mine, at->loop, 0, &none) == SEMEL_FORKED &&
                     semel_file_lock_holder(at->mine) == getppid();
 
@@ -523,6 +558,7 @@ int main(void)
         { "no blocking on a loop's thread", no_blocking_on_a_loop, begin, end, NULL },
         { "D16 a dead owner is followed by just one of those that wait",
           dead_owners_are_followed_by_one, begin, end, NULL },
+        { "D16 destroyed while it is taken", destroyed_while_it_is_taken, begin, end, NULL },
         { "a forked child holds nothing", a_forked_child_holds_nothing, begin, end, NULL },
         { "what is wrong is refused", what_is_wrong_is_refused, begin, end, NULL },
     };

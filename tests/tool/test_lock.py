@@ -21,7 +21,7 @@ class LockCase(ToolCase):
         """One that has the lock, and whose command runs; its process id is written to pids."""
         env = dict(os.environ, PIDS=self.path('pids'))
         process = self.background('lock', address or self.address, 'n', *args, '--', 'sh', '-c',
-                                  script, env=env)
+                                  script, env=env, start_new_session=True)
         self.wait_until(lambda: os.path.exists(self.path('pids')) and self.pids(),
                         'the command never ran')
         return process
@@ -209,6 +209,13 @@ class Leases(LockCase):
         holder = self.holding(address=server.address)
         server.popen.kill()
         self.check(holder.end(), 143, b'', 'is lost')
+
+    def test_a_server_that_grants_and_falls_silent(self):
+        server = self.serve('lock.take=echo 7 500', 'lock.keep=exec sleep 100', 'lock.release=true',
+                            '--idempotent=lock.take', '--idempotent=lock.release', '--drain=1ms',
+                            name='silent', clean=False)
+        self.address = server.address
+        self.check(self.lock('--', 'echo', 'x'), 4, b'', 'is lost')
 
     def test_a_server_that_comes_back(self):
         server = self.serve(LOCKS, name='back', clean=False)

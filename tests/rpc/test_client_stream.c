@@ -686,6 +686,55 @@ static void test_callbacks(void **state)
     close_shop(&shop);
 }
 
+struct crowd {
+    atomic_int inside, most, times;
+};
+
+/* Stays until somebody else had the time to come, too. */
+static void on_ready_slowly(struct semel_stream *stream, void *user)
+{
+    struct crowd *crowd = user;
+    int inside = atomic_fetch_add(&crowd->inside, 1) + 1;
+
+    (void)stream;
+    if (inside > atomic_load(&crowd->most))
+        atomic_store(&crowd->most, inside);
+    atomic_fetch_add(&crowd->times, 1);
+    kit_sleep_ms(100);
+    atomic_fetch_sub(&crowd->inside, 1);
+}
+
+static bool is_inside(void *arg)
+{
+    return atomic_load(&((struct crowd *)arg)->inside) > 0;
+}
+
+/* While the I/O thread is inside on_ready, another thread stops the client, and so ends the call:
+ * that is told after it, and when the stream is free nobody is inside. */
+static void test_told_one_by_one(void **state)
+{
+    struct crowd crowd = { 0 };
+    struct semel_stream_options options = { false, true, on_ready_slowly, &crowd };
+    struct order order = { 1000000, 10 };
+    struct semel_stream *stream;
+    struct semel_client *client;
+    struct shop shop;
+
+    (void)state;
+    open_shop(&shop);
+    client = open_client(shop.address, NULL);
+    assert_int_equal(semel_client_stream(client, "send", semel_bytes(&order, sizeof order), NULL,
+                                         &options, &stream),
+                     SEMEL_OK);
+    assert_true(kit_eventually(is_inside, &crowd, 30));
+    semel_client_stop(client);
+    semel_stream_free(stream);
+    assert_int_equal(atomic_load(&crowd.inside), 0);
+    assert_int_equal(atomic_load(&crowd.most), 1);
+    close_client(client);
+    close_shop(&shop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -701,6 +750,7 @@ int main(void)
         TEST("items that are moved come back once", test_moved),
         TEST("items that are moved and not taken", test_moved_and_not_taken),
         TEST("reading in callbacks", test_callbacks),
+        TEST("on_ready runs on one thread at a time", test_told_one_by_one),
     };
 
     return cmocka_run_group_tests_name("rpc/stream", tests, NULL, NULL);
