@@ -6,6 +6,7 @@
 #include "rpc/server_admin.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <semel/semel.h>
 
@@ -129,6 +130,16 @@ static void put_method(struct semel_server *server, struct sml_json *json,
     sml_json_close(json, '}');
 }
 
+/* The library's own methods are shown once somebody has called them. */
+static bool is_unused(const struct sml_method *method)
+{
+    bool used = strncmp(method->name, "semel.", 6) != 0;
+
+    for (uint32_t i = 0; i < method->tally_slots && !used; i++)
+        used = atomic_load_explicit(&method->tallies[i], memory_order_relaxed) != NULL;
+    return !used;
+}
+
 static void put_methods(struct semel_server *server, struct sml_json *json)
 {
     const struct sml_method *methods[SML_METHODS_SHOWN];
@@ -138,7 +149,7 @@ static void put_methods(struct semel_server *server, struct sml_json *json)
 
     sml_json_open(json, "methods", '[');
     for (uint32_t i = 0; i < shown; i++)
-        if (methods[i]->admin == SML_ADMIN_NOT)
+        if (methods[i]->admin == SML_ADMIN_NOT && !is_unused(methods[i]))
             put_method(server, json, methods[i], &total);
     sml_json_close(json, ']');
     sml_json_u64(json, "methods_left_off", count - shown);

@@ -106,7 +106,7 @@ static void test_fifo_processes(void **state)
     close_desk(&desk);
 }
 
-/* --- R3: threads ------------------------------------------------------------------------------- */
+/* --- R3: threads --- */
 
 static void *touch_router(void *arg)
 {

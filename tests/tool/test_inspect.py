@@ -48,7 +48,7 @@ class Methods(Looking):
                           'describe': 'Does it,\nat once.'})
         names = [line['name'] for line in self.lines('list', server.address, '--all')]
         self.assertEqual(names, ['a', 'b', 'semel.calls', 'semel.cancel', 'semel.counters',
-                                 'semel.describe', 'semel.methods'])
+                                 'semel.describe', 'semel.methods', 'semel.reverse'])
 
     def test_describe(self):
         server = self.serve('a=true', '--describe', 'a=Does it,\nat once.', '--limit', 'a=2')
