@@ -356,6 +356,8 @@ enum semel_status sml_inflow_part(struct sml_inflow *in, const struct sml_mem *m
         in->progress = part;
         return SEMEL_OK;
     }
+    in->wide |= !in->inside && in->charge - in->told_charge >= SML_STREAM_CREDIT;
+    in->inside = frame->kind == SML_PART_PIECE;
     in->charge += charge_of(part->size);
     part->number = in->arrived++;
     part->charge_end = in->charge;
@@ -392,7 +394,7 @@ bool sml_inflow_owes_credit(const struct sml_inflow *in)
     /* Its sender may be stuck before a part of full size, with what is granted; or with what it
      * keeps, if its window is a narrow one. */
     return granted <= in->window / 2 || granted < PART_CHARGE_MAX ||
-           untold >= SML_STREAM_CREDIT / 2;
+           untold >= (in->wide ? SML_STREAM_WINDOW / 4 : SML_STREAM_CREDIT / 2);
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)

@@ -109,6 +109,8 @@ struct sml_inflow {
     bool begun;                /* something of this attempt has arrived */
     bool ended;                /* all parts have arrived */
     bool credit_due;           /* whatever was granted */
+    bool inside;               /* of an item: the next part belongs to it */
+    bool wide;                 /* its sender began an item with more untold than a narrow one may */
     uint32_t attempt;          /* rises when the stream begins again: what came before is void */
     struct sml_part *progress; /* the latest, not yet taken */
 };
@@ -193,9 +195,9 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Half of a narrow window was taken, half of this one may be granted, or
- * the connection is new. What is granted and not used holds a part of any size: no stream stands
- * still whose parts are taken. */
+/* Is a CREDIT worth a frame? Half of a narrow window was taken, or a quarter of a wide one if the
+ * sender's is known to be one, half of this one may be granted, or the connection is new. What is
+ * granted and not used holds a part of any size: no stream stands still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at);
 

@@ -314,6 +314,39 @@ static void a_narrow_sender_is_told_in_time(void **state)
     }
 }
 
+/* Items of many pieces, read as they come: a sender whose window is narrow is never taken for one
+ * whose window is wide, and neither stands still. */
+static void senders_are_told_apart(void **state)
+{
+    (void)state;
+    for (int wide = 0; wide < 2; wide++) {
+        uint64_t windows = 0, credits = 0;
+
+        tear_down(NULL);
+        set_up(NULL);
+        sml_stream_widen(&far, &windows);
+        if (wide)
+            sml_stream_widen(&near, &windows);
+        for (int i = 0; i < 1000; i++) {
+            while (sml_stream_has_room(&near)) {
+                for (int pieces = i % 7; pieces > 0; pieces--)
+                    sml_outflow_add(&near.out, part_of(SML_PART_PIECE, SML_FRAGMENT_BYTES));
+                add((size_t)i * 37 % SML_FRAGMENT_BYTES);
+            }
+            pass_parts();
+            take((uint32_t)(far.in.arrived - far.in.taken));
+            if (sml_inflow_owes_credit(&far.in)) {
+                pass_credit();
+                credits++;
+            }
+            assert_true(wide || !far.in.wide);
+            assert_true(sml_stream_has_room(&near) || near.out.next);
+        }
+        assert_int_equal(far.in.wide, wide != 0);
+        assert_true(!wide || credits <= 2 + far.in.charge / (SML_STREAM_WINDOW / 4));
+    }
+}
+
 /* Whatever sizes came before: whoever takes all that is there gets a part of any size. */
 static void no_stream_stands_still(void **state)
 {
@@ -700,6 +733,7 @@ int main(void)
         FRESH("what is taken is kept no longer", what_is_taken_is_kept_no_longer),
         FRESH("credit is owed at half a narrow window", credit_is_owed_at_half_a_narrow_window),
         FRESH("a narrow sender is told in time", a_narrow_sender_is_told_in_time),
+        FRESH("senders are told apart", senders_are_told_apart),
         FRESH("no stream stands still whose parts are taken", no_stream_stands_still),
         FRESH("nothing is granted to what has ended", nothing_is_granted_to_what_has_ended),
         FRESH("after a reconnect the receiver speaks first",
