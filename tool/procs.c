@@ -90,8 +90,12 @@ static void forward_free(struct forward *forward)
 
 static void on_cancel(struct semel_request *request, void *user)
 {
-    (void)request;
-    semel_job_cancel(((struct forward *)user)->job);
+    struct forward *forward = user;
+
+    if (semel_request_forced(request))
+        (void)semel_job_kill(forward->job);
+    else
+        semel_job_cancel(forward->job);
 }
 
 static void hand_back(struct semel_request *request, const struct semel_result *result)

@@ -135,13 +135,15 @@ int serve_export(struct service *service)
 {
     for (size_t i = 0; i < service->count; i++) {
         struct method *method = &service->methods[i];
-        enum semel_status status =
-            method->handler
-                ? semel_server_export(service->server, method->name,
-                                      service->pool ? procs_forward : answer, method,
-                                      &method->options)
-                : semel_server_export_transactional(service->server, method->name, sql_handler,
-                                                    method->sql, &method->options);
+        enum semel_status status;
+
+        method->options.forcible = method->handler && service->pool;
+        status = method->handler
+                     ? semel_server_export(service->server, method->name,
+                                           service->pool ? procs_forward : answer, method,
+                                           &method->options)
+                     : semel_server_export_transactional(service->server, method->name, sql_handler,
+                                                         method->sql, &method->options);
 
         if (status != SEMEL_OK)
             return explain(status, "cannot export the method", method->name);

@@ -194,6 +194,11 @@ SEMEL_API enum semel_status semel_pool_start(struct semel_pool *pool, const char
  * thread. Blocks: no. Since: 0.3 */
 SEMEL_API void semel_job_cancel(struct semel_job *job);
 
+/* Have the worker killed that has the call, cancelled or not: as semel_pool_kill by force.
+ * Returns: OK; ALREADY: no worker has it, now or any more; STOPPED; FORKED; INVALID. Thread: any
+ * thread, callbacks included. Blocks: no. Since: 0.4 */
+SEMEL_API enum semel_status semel_job_kill(struct semel_job *job);
+
 /* Release a handle; the call goes on. NULL is fine. Thread: any thread. Since: 0.3 */
 SEMEL_API void semel_job_unref(struct semel_job *job);
 

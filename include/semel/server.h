@@ -119,6 +119,7 @@ struct semel_method_options {
     bool takes_items; /* the caller may send a stream: semel_request_next */
     bool tells_start; /* a caller that takes a stream has an empty progress when the handler begins:
                          see semel_task_export */
+    bool forcible;    /* its cancel callback ends what runs it when semel_request_forced says so */
     /* What the method does, for people: shown by `semel list` and `semel describe`. Borrowed for
      * the call of the function; NULL: nothing. At most SEMEL_DESCRIBE_BYTES. */
     const char *describe;
@@ -128,7 +129,7 @@ struct semel_method_options {
 #else
 #define SEMEL_METHOD_OPTIONS_INIT                                                                  \
     {                                                                                              \
-        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false, NULL                      \
+        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false, false, NULL               \
     }
 #endif
 

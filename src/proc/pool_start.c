@@ -380,6 +380,25 @@ void semel_job_cancel(struct semel_job *job)
     }
 }
 
+enum semel_status semel_job_kill(struct semel_job *job)
+{
+    struct semel_pool *pool;
+    uint64_t worker = 0;
+
+    if (!job)
+        return SEMEL_INVALID;
+    if (atomic_load_explicit(&job->over, memory_order_acquire))
+        return SEMEL_ALREADY;
+    pool = job->pool;
+    if (!sml_origin_is_mine(&pool->origin))
+        return SEMEL_FORKED;
+    sml_mutex_lock(&pool->lock);
+    if (job->tries > job->ended_tries && job->seat.worker)
+        worker = job->seat.worker->id;
+    sml_mutex_unlock(&pool->lock);
+    return worker ? semel_pool_kill(pool, worker, true) : SEMEL_ALREADY;
+}
+
 void semel_job_unref(struct semel_job *job)
 {
     if (job && atomic_fetch_sub_explicit(&job->refs, 1, memory_order_acq_rel) == 1)

@@ -89,6 +89,11 @@ bool semel_request_cancelled(const struct semel_request *request)
     return request->in && atomic_load_explicit(&request->in->cancelled, memory_order_relaxed);
 }
 
+bool semel_request_forced(const struct semel_request *request)
+{
+    return atomic_load(&request->forced);
+}
+
 bool semel_request_caller_left(const struct semel_request *request)
 {
     return request->in && atomic_load_explicit(&request->in->gone, memory_order_relaxed);

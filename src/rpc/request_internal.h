@@ -85,6 +85,8 @@ struct semel_request {
     /* Cancellation, queue_lock. */
     bool watched; /* on_cancel was called once; the owner's own */
     bool told;
+    atomic_bool forced; /* somebody asked for more than a cancellation */
+    bool told_forced;
     semel_cancelled_fn cancel_fn;
     void *cancel_user;
     struct sml_list cancel_link;  /* in server->to_tell */

@@ -383,7 +383,8 @@ struct cancelled {
     enum semel_status status; /* OK; else, what is wrong: */
     const char *why;
     struct sml_session_id session;
-    bool running; /* it was asked to stop; else it ends as not executed */
+    bool running;
+    bool forced; /* it was asked to stop; else it ends as not executed */
 };
 
 /* The leader passes it on; stripe held. */
@@ -400,11 +401,24 @@ static void tick_soon(struct sml_served *served)
     sml_mutex_unlock(&server->queue_lock);
 }
 
+/* Its handler is told, once more if it was before; if the method can do anything about it. */
+static bool force_it(struct sml_callee *callee, struct sml_incoming *in)
+{
+    struct semel_request *request = in->user;
+
+    if (!request->method->forcible)
+        return false;
+    atomic_store(&request->forced, true);
+    if (atomic_load(&in->cancelled)) /* else the cancellation tells it */
+        sml_callee_cancel_again(callee, in);
+    return true;
+}
+
 /* Stripe held. False: the session has no such call. */
-static bool cancel_in(struct sml_served *served, uint64_t xid, struct cancelled *out)
+static bool cancel_in(struct sml_served *served, uint64_t xid, bool force, struct cancelled *out)
 {
     struct sml_callee *callee = &served->session->callee;
-    const struct sml_incoming *in = served->ended ? NULL : sml_table_find(&callee->table, xid);
+    struct sml_incoming *in = served->ended ? NULL : sml_table_find(&callee->table, xid);
     struct sml_frame frame = { .type = SML_CANCEL, .xid = xid };
     const char *why = NULL;
 
@@ -412,6 +426,9 @@ static bool cancel_in(struct sml_served *served, uint64_t xid, struct cancelled 
         return false;
     out->session = served->session->id;
     out->running = in->phase == SML_IN_RUNNING;
+    out->forced = force && !out->running;
+    if (force && out->running && in->user)
+        out->forced = force_it(callee, in);
     if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING) {
         out->status = SEMEL_ALREADY;
         out->why = "it has its verdict already";
@@ -450,7 +467,7 @@ static struct cancelled cancel(struct semel_server *server, const struct which *
     }
     if (count == 1) {
         sml_mutex_lock(found->lock);
-        (void)cancel_in(found, which->xid, &out);
+        (void)cancel_in(found, which->xid, which->force, &out);
         sml_mutex_unlock(found->lock);
     } else if (count > 1) {
         out.why = "several calls are meant by that: write more of the session";
@@ -481,8 +498,8 @@ static void on_cancel(struct semel_request *request, void *user)
     sml_json_text(&json, "became", done.running ? "asked to stop" : "not executed");
     if (which.force) {
         /* A thread cannot be ended without the process that it is in. */
-        sml_json_bool(&json, "forced", !done.running);
-        if (done.running)
+        sml_json_bool(&json, "forced", done.forced);
+        if (!done.forced)
             sml_json_text(&json, "why", "its handler runs inside the server's process");
     }
     sml_json_close(&json, '}');

@@ -118,7 +118,7 @@ struct sml_method {
     void *user;
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
-    bool takes_items, tells_start;
+    bool takes_items, tells_start, forcible;
     enum semel_on_crash on_crash;
     semel_handler_fn resolve;
     void *resolve_user;

@@ -42,6 +42,7 @@ static struct sml_method *new_method(const struct semel_server *server, const ch
         method->max_run = (uint64_t)options->max_run_ms * SML_MS;
         method->on_crash = options->on_crash;
         method->takes_items = options->takes_items;
+        method->forcible = options->forcible;
         method->tells_start = options->tells_start;
         method->resolve = options->resolve;
         method->resolve_user = options->resolve_user;

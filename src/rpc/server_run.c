@@ -229,6 +229,7 @@ bool sml_server_tell(struct semel_server *server, struct sml_worker *worker)
         void *user = request->cancel_user;
 
         request->told = true;
+        request->told_forced = atomic_load(&request->forced);
         request->telling = sml_thread_self();
         sml_mutex_unlock(&server->queue_lock);
         sml_watchdog_attend(server);

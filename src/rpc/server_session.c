@@ -429,7 +429,8 @@ void sml_served_cancels(struct sml_served *served)
         waits = request->place != SML_AT_WORK && request->place != SML_AT_NOWHERE;
         if (waits)
             sml_request_unqueue_locked(request);
-        if (request->place == SML_AT_WORK && request->cancel_fn && !request->told &&
+        if (request->place == SML_AT_WORK && request->cancel_fn &&
+            (!request->told || (atomic_load(&request->forced) && !request->told_forced)) &&
             !sml_list_linked(&request->cancel_link)) {
             sml_list_push_back(&server->to_tell, &request->cancel_link);
             server->telling = true;

@@ -588,6 +588,12 @@ struct sml_incoming *sml_callee_next_cancelled(struct sml_callee *callee)
     return node ? SML_CONTAINER(node, struct sml_incoming, cancel_link) : NULL;
 }
 
+void sml_callee_cancel_again(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (in->held && !sml_list_linked(&in->cancel_link))
+        sml_list_push_back(&callee->cancels, &in->cancel_link);
+}
+
 void sml_callee_stop(struct sml_callee *callee, enum semel_status why)
 {
     struct sml_list *node, *next;

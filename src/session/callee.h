@@ -266,6 +266,9 @@ void sml_callee_took_parts(struct sml_callee *callee, struct sml_incoming *in);
  * nobody left to send to. NULL: none. Each is given once, until there is more. */
 struct sml_incoming *sml_callee_next_event(struct sml_callee *callee);
 
+/* The call is RUNNING and was cancelled before: its handler is to be told once more. */
+void sml_callee_cancel_again(struct sml_callee *callee, struct sml_incoming *in);
+
 /* The server stops: handlers that run are to be told. Every other call without a verdict ends as
  * not executed with `why`, or, with a store, goes on when the server is back. */
 void sml_callee_stop(struct sml_callee *callee, enum semel_status why);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """semel serve --procs: calls that run in worker processes."""
 
+import json
 import os
 import signal
 import time
@@ -89,6 +90,31 @@ class Procs(ToolCase):
         outcome = self.call('nap', '', '--timeout', '300ms')
         self.assertEqual(outcome.code, 5)
         self.assertEqual(self.call('echo', 'x').out, b'x')
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def running(self):
+        lines = semel('ps', self.address, '-o', 'json').out.decode().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def test_force(self):
+        """The worker that has the call is killed, also if it was asked to stop before."""
+        server = self.serve('--procs', '1', 'nap=trap "" TERM; while :; do sleep 1; done',
+                            'echo=cat')
+        for asked in (False, True):
+            call = self.background('call', self.address, 'nap', '--timeout', '500s')
+            end = time.monotonic() + HANG
+            while [one.get('state') for one in self.running()] != ['running']:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.01)
+            name = self.running()[0]['id']
+            if asked:
+                self.assertEqual(semel('cancel', self.address, name).code, 0)
+            outcome = semel('cancel', self.address, name, '--force')
+            self.assertEqual(outcome.code, 0, outcome.err)
+            outcome = call.end()
+            self.assertEqual(outcome.code, 5, outcome.err)
+            self.assertIn('was killed by signal 9 (SIGKILL)', outcome.err)
+            self.assertEqual(self.call('echo', 'x').out, b'x')
         self.assertEqual(server.end(signal.SIGTERM).code, 0)
 
     def test_a_program(self):
