@@ -25,14 +25,14 @@
 #include <semel/task.h>
 
 #define SEMEL_VERSION_MAJOR 0
-#define SEMEL_VERSION_MINOR 2
+#define SEMEL_VERSION_MINOR 4
 #define SEMEL_VERSION_PATCH 0
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* The version of the library at run time, "0.2.0". Thread: any thread. Since: 0.1 */
+/* The version of the library at run time, "0.4.0". Thread: any thread. Since: 0.1 */
 SEMEL_API const char *semel_version(void);
 
 #ifdef __cplusplus

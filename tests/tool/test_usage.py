@@ -14,7 +14,7 @@ COMMANDS = ('serve', 'call', 'list', 'describe', 'ps', 'cancel', 'top', 'trigger
 
 class Usage(ToolCase):
     def test_version(self):
-        self.check(semel('--version'), 0, b'semel 0.2.0\n')
+        self.check(semel('--version'), 0, b'semel 0.4.0\n')
 
     def test_help(self):
         for args in (['--help'], ['help'], ['-h']):
