@@ -12,7 +12,20 @@
 #include "signals.h"
 #include "tool.h"
 
-enum { KEY_TIMEOUT = 256, KEY_CONNECT, KEY_RERUN, KEY_REFUSE, KEY_BODY_LIMIT, KEY_KEY, KEY_OUTBOX };
+enum {
+    KEY_TIMEOUT = 256,
+    KEY_CONNECT,
+    KEY_RERUN,
+    KEY_REFUSE,
+    KEY_BODY_LIMIT,
+    KEY_KEY,
+    KEY_OUTBOX,
+    KEY_STREAM,
+    KEY_RAW,
+    KEY_PROGRESS,
+    KEY_SEND,
+    KEY_CHUNK
+};
 
 static const struct argp_option options[] = {
     { "timeout", KEY_TIMEOUT, "DURATION", 0,
@@ -36,6 +49,16 @@ static const struct argp_option options[] = {
     { "refuse-when-full", KEY_REFUSE, NULL, 0,
       "End with exit code 6 at once when the server is overloaded, instead of waiting", 0 },
     { "body-limit", KEY_BODY_LIMIT, "SIZE", 0, "Largest reply accepted (default 16MiB)", 0 },
+    { NULL, 0, NULL, 0, "Streams:", 5 },
+    { "stream", KEY_STREAM, NULL, 0,
+      "Print the items of the call's stream as they come, a line each", 5 },
+    { "raw", KEY_RAW, NULL, 0, "Print them as they are, without a newline after each", 5 },
+    { "progress", KEY_PROGRESS, NULL, 0,
+      "Show how far the call is: a bar on a terminal; implies --stream", 5 },
+    { "send", KEY_SEND, NULL, 0, "Send standard input while the call runs, each line as an item",
+      5 },
+    { "chunk", KEY_CHUNK, "SIZE", 0,
+      "Send standard input as it comes, in items of at most SIZE; implies --send", 5 },
     OUTPUT_OPTIONS,
     { NULL, 0, NULL, 0, NULL, 0 },
 };
@@ -50,7 +73,9 @@ static const char doc[] =
     "  semel call unix:/run/x sum '1 2 3' -o json\n"
     "  semel call unix:/run/shop charge '{\"cents\":1250}' --key order-17\n"
     "  semel call unix:/run/shop --outbox shop.out charge '{\"cents\":1250}' --key order-18\n"
-    "  semel call unix:/run/shop --outbox shop.out -o json\n\n"
+    "  semel call unix:/run/shop --outbox shop.out -o json\n"
+    "  semel call unix:/run/x report 2026 --progress --timeout 1h > report.txt\n"
+    "  tail -f log | semel call unix:/run/x filter --send --stream --timeout 24h\n\n"
     "Exit codes: 0 value, 1 failure, 2 usage, 3 cannot connect, 4 not executed (expired or "
     "refused), 5 outcome unknown, 6 overloaded, 7 not permitted, 8 no such method, 9 cancelled, "
     "10 protocol error. 3, 4 and 6 to 10 promise that nothing happened. Ctrl-C once cancels the "
@@ -69,9 +94,24 @@ static bool is_key(const char *text)
     return size >= 1 && size <= SEMEL_KEY_BYTES;
 }
 
+static void finish_streams(const struct call_arguments *a, struct argp_state *state)
+{
+    bool any = a->stream || a->send;
+
+    if (a->raw && (!a->stream || output_json()))
+        argp_error(state, "--raw is for items that are printed as text: --stream, not -o json");
+    if (a->send && a->data && strcmp(a->data, "-") == 0)
+        argp_error(state, "--send: standard input cannot be the body as well");
+    if (any && a->outbox)
+        argp_error(state, "--outbox: a call with streams cannot be kept");
+    if (any && a->key)
+        argp_error(state, "--key: a call with streams has no idempotency key");
+}
+
 static void finish_arguments(const struct call_arguments *a, unsigned count,
                              struct argp_state *state)
 {
+    finish_streams(a, state);
     if (!a->outbox && count < 2)
         argp_error(state, "an address and a method are needed");
     if (!a->outbox)
@@ -87,6 +127,36 @@ static void finish_arguments(const struct call_arguments *a, unsigned count,
     if (a->connect_timeout_ms)
         argp_error(state, "--connect-timeout: a call in an outbox waits for its server; --timeout "
                           "says how long this command does");
+}
+
+static error_t parse_streams(int key, char *arg, struct argp_state *state)
+{
+    struct call_arguments *a = state->input;
+    char why[200];
+
+    switch (key) {
+    case KEY_PROGRESS:
+        a->progress = a->stream = true;
+        return 0;
+    case KEY_STREAM:
+        a->stream = true;
+        return 0;
+    case KEY_RAW:
+        a->raw = true;
+        return 0;
+    case KEY_CHUNK:
+        if (!size_parse(arg, SEMEL_BODY_BYTES, &a->chunk, why, sizeof why))
+            argp_error(state, "--chunk: %s", why);
+        if (a->chunk == 0)
+            argp_error(state, "--chunk: '%s' would send nothing", arg);
+        a->send = true;
+        return 0;
+    case KEY_SEND:
+        a->send = true;
+        return 0;
+    default:
+        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+    }
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -131,8 +201,32 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         finish_arguments(a, state->arg_num, state);
         return 0;
     default:
-        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+        return parse_streams(key, arg, state);
     }
+}
+
+/* Standard output did not take all items: why was said, and the reply is not printed either.
+ * Whoever runs this command does not have all of the answer. */
+static int explain_unwritten(const struct semel_result *result)
+{
+    char text[2048];
+    int code = tool_exit_of_result(result->outcome, result->status);
+
+    semel_result_message(result, text, sizeof text);
+    output_note("standard output was closed before the end of the stream; %s", text);
+    return result->outcome == SEMEL_NOT_EXECUTED ? code : TOOL_UNKNOWN;
+}
+
+/* What is missing of a call's streams is said. */
+static void explain_streams(const struct call_streams *streams, const struct semel_result *result)
+{
+    bool happened = result->outcome == SEMEL_VALUE || result->outcome == SEMEL_FAILURE;
+
+    if (streams->incomplete && happened)
+        output_error("the call ended (%s), but items after the last one are missing",
+                     semel_outcome_text(result->outcome));
+    if (streams->unread && happened)
+        output_note("not all of standard input was sent");
 }
 
 /* Make the call over a connection of its own, and print what became of it. */
@@ -144,11 +238,17 @@ static int call_now(const struct call_arguments *a, struct semel_bytes body)
                              .options = SEMEL_CALL_OPTIONS_INIT,
                              .connect_timeout_ms = a->connect_timeout_ms,
                              .body_limit = a->body_limit };
+    struct call_streams streams = { .arguments = a };
     struct semel_result result;
     enum semel_status status;
     char text[1024];
     int code;
 
+    plan.stream.sends = a->send;
+    plan.stream.takes = a->stream;
+    if (a->send || a->stream)
+        plan.run = call_streams_run;
+    plan.run_user = &streams;
     plan.options.deadline_ms = a->timeout_ms;
     plan.options.rerun_ok = a->rerun_ok;
     plan.options.refuse_when_full = a->refuse_when_full;
@@ -156,7 +256,12 @@ static int call_now(const struct call_arguments *a, struct semel_bytes body)
     status = one_call(&plan, &result, text, sizeof text);
     if (status != SEMEL_OK)
         return call_not_made(a, status, text);
-    call_print(&result, NULL, &code);
+    if (streams.unwritten) {
+        code = explain_unwritten(&result);
+    } else {
+        call_print(&result, NULL, &code);
+        explain_streams(&streams, &result);
+    }
     semel_result_clear(&result);
     return code;
 }

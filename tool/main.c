@@ -15,12 +15,19 @@ struct command {
 static char serve_name[] = "semel serve", call_name[] = "semel call",
             trigger_name[] = "semel trigger", wait_name[] = "semel wait",
             lock_name[] = "semel lock", bench_name[] = "semel bench", proxy_name[] = "semel proxy",
+            list_name[] = "semel list", describe_name[] = "semel describe", ps_name[] = "semel ps",
+            cancel_name[] = "semel cancel", top_name[] = "semel top",
             sessions_name[] = "semel sessions", demo_name[] = "semel demo";
 
 static const struct command commands[] = {
     { "serve", serve_name, tool_serve,
       "answer calls with built-in methods, shell commands or SQL" },
     { "call", call_name, tool_call, "call a method and print its reply" },
+    { "list", list_name, tool_list, "list the methods of a server" },
+    { "describe", describe_name, tool_describe, "describe a method of a server" },
+    { "ps", ps_name, tool_ps, "show the calls that run or wait at a server" },
+    { "cancel", cancel_name, tool_cancel, "cancel a call at its server" },
+    { "top", top_name, tool_top, "watch what a server does" },
     { "trigger", trigger_name, tool_trigger, "trigger an event in a server's exchange" },
     { "wait", wait_name, tool_wait, "wait for events in a server's exchange" },
     { "lock", lock_name, tool_lock, "run a command while a server's lock is held" },

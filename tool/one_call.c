@@ -24,9 +24,10 @@ enum phase { PHASE_BEFORE, PHASE_CALLING, PHASE_AFTER };
 
 struct caller {
     pthread_mutex_t lock;
-    enum phase phase;        /* lock */
-    struct semel_call *call; /* lock; set while phase is PHASE_CALLING */
-    sem_t completed;         /* posted once, by on_done */
+    enum phase phase;            /* lock */
+    struct semel_call *call;     /* lock; this, or ... */
+    struct semel_stream *stream; /* ... this is set while phase is PHASE_CALLING */
+    sem_t completed;             /* posted once, by on_done */
     struct semel_result *result;
 };
 
@@ -44,6 +45,7 @@ static void on_signal(int number, unsigned count, void *user)
         _exit(TOOL_UNKNOWN);
     }
     semel_call_cancel(caller->call);
+    semel_stream_cancel(caller->stream);
     output_note("cancelling; once more gives up waiting");
     pthread_mutex_unlock(&caller->lock);
 }
@@ -69,6 +71,15 @@ static void on_done(struct semel_result *result, void *user)
     sem_post(&caller->completed);
 }
 
+/* It was started, and it is over on return. */
+static void see_through(struct caller *caller, const struct one_call *plan)
+{
+    if (caller->stream)
+        plan->run(caller->stream, caller->result, plan->run_user);
+    while (!caller->stream && sem_wait(&caller->completed) != 0)
+        ;
+}
+
 /* Start the call on a connected client and wait for its end. */
 static enum semel_status call_connected(struct caller *caller, struct semel_client *client,
                                         const struct one_call *plan, int64_t spent_ms)
@@ -81,18 +92,22 @@ static enum semel_status call_connected(struct caller *caller, struct semel_clie
 
     /* Under the lock, so that a signal finds either no call or one that it can cancel. */
     pthread_mutex_lock(&caller->lock);
-    status = semel_client_start(client, plan->method, plan->body, &options, on_done, caller,
-                                &caller->call);
+    if (plan->run)
+        status = semel_client_stream(client, plan->method, plan->body, &options, &plan->stream,
+                                     &caller->stream);
+    else
+        status = semel_client_start(client, plan->method, plan->body, &options, on_done, caller,
+                                    &caller->call);
     if (status == SEMEL_OK)
         caller->phase = PHASE_CALLING;
     pthread_mutex_unlock(&caller->lock);
     if (status != SEMEL_OK)
         return status;
     output_detail("calling %s", plan->method);
-    while (sem_wait(&caller->completed) != 0)
-        ;
+    see_through(caller, plan);
     set_phase(caller, PHASE_AFTER);
     semel_call_unref(caller->call);
+    semel_stream_free(caller->stream);
     return SEMEL_OK;
 }
 

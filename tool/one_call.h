@@ -12,12 +12,20 @@
 
 #include "tool.h"
 
+/* What is done with a call's streams until it is over, and has its result then; on the thread that
+ * made the call. */
+typedef void (*one_call_stream_fn)(struct semel_stream *stream, struct semel_result *out_result,
+                                   void *user);
+
 struct one_call {
     const char *address, *method;
     struct semel_bytes body;
-    struct semel_call_options options; /* deadline_ms: from the beginning of the command */
-    int64_t connect_timeout_ms;        /* 0: a server that is not there is not waited for */
-    uint64_t body_limit;               /* 0: the default */
+    struct semel_call_options options;  /* deadline_ms: from the beginning of the command */
+    int64_t connect_timeout_ms;         /* 0: a server that is not there is not waited for */
+    uint64_t body_limit;                /* 0: the default */
+    struct semel_stream_options stream; /* zero: the call has none */
+    one_call_stream_fn run;             /* with one */
+    void *run_user;
 };
 
 /* Make it. Ctrl-C before the call ends the process, during it once cancels, twice gives up with

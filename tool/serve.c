@@ -16,6 +16,7 @@
 
 #include "builtin.h"
 #include "output.h"
+#include "procs.h"
 #include "serve.h"
 #include "signals.h"
 
@@ -26,13 +27,13 @@
 static bool ledger_write(const struct method *method, const struct semel_request *request)
 {
     char line[SEMEL_METHOD_BYTES + 128], *at = line;
-    struct semel_key key = semel_request_key(request);
+    struct origin origin = call_origin(request);
     size_t length;
 
-    for (size_t i = 0; i < sizeof key.bytes; i++)
-        at += sprintf(at, "%02x", key.bytes[i]);
-    at += snprintf(at, sizeof line - (size_t)(at - line), " %" PRIu64 " %s %zu\n",
-                   semel_request_call(request), method->name, semel_request_body(request).size);
+    for (size_t i = 0; i < sizeof origin.key.bytes; i++)
+        at += sprintf(at, "%02x", origin.key.bytes[i]);
+    at += snprintf(at, sizeof line - (size_t)(at - line), " %" PRIu64 " %s %zu\n", origin.call,
+                   method->name, semel_request_body(request).size);
     length = (size_t)(at - line);
     return write(method->service->ledger, line, length) == (ssize_t)length;
 }
@@ -130,16 +131,19 @@ static int listen_all(struct service *service)
     return TOOL_VALUE;
 }
 
-static int export_all(struct service *service)
+int serve_export(struct service *service)
 {
     for (size_t i = 0; i < service->count; i++) {
         struct method *method = &service->methods[i];
-        enum semel_status status =
-            method->handler
-                ? semel_server_export(service->server, method->name, answer, method,
-                                      &method->options)
-                : semel_server_export_transactional(service->server, method->name, sql_handler,
-                                                    method->sql, &method->options);
+        enum semel_status status;
+
+        method->options.forcible = method->handler && service->pool;
+        status = method->handler
+                     ? semel_server_export(service->server, method->name,
+                                           service->pool ? procs_forward : answer, method,
+                                           &method->options)
+                     : semel_server_export_transactional(service->server, method->name, sql_handler,
+                                                         method->sql, &method->options);
 
         if (status != SEMEL_OK)
             return explain(status, "cannot export the method", method->name);
@@ -198,7 +202,7 @@ static void say_counters(const struct service *service)
 static int serve(struct service *service)
 {
     enum semel_status status;
-    int code = export_all(service);
+    int code = serve_export(service);
 
     if (code == TOOL_VALUE)
         code = export_shared(service);
@@ -246,14 +250,20 @@ static int server_run(struct service *service)
 
     signals_block();
     service->options.log = output_log;
+    code = service->procs ? procs_start(service) : TOOL_VALUE;
+    if (code != TOOL_VALUE)
+        return code;
     status = semel_server_create(&service->server, &service->options);
-    if (status != SEMEL_OK)
+    if (status != SEMEL_OK) {
+        procs_stop(service);
         return explain(status, "cannot make", "the server");
+    }
     service->options.store = NULL;
     code = serve(service);
     serve_store_release(service);
     if (semel_server_destroy(server_take(service)) != SEMEL_OK)
         output_error("the server could not be destroyed");
+    procs_stop(service);
     locks_destroy(service->locks);
     if (semel_exchange_destroy(service->exchange) != SEMEL_OK)
         output_error("the exchange could not be destroyed");
@@ -267,10 +277,17 @@ int tool_serve(int argc, char **argv)
                                       .held = -1,
                                       .drain_ms = DRAIN_MS,
                                       .grace_ns = GRACE_NS };
+    bool is_worker = procs_take_argument(&argc, argv);
     int code;
 
+    if (!procs_keep_arguments(&service, argc, argv)) {
+        output_error("out of memory");
+        return TOOL_FAILURE;
+    }
     serve_arguments(&service, argc, argv);
     code = ledger_open(&service);
+    if (code == TOOL_VALUE && is_worker)
+        return procs_worker(&service);
     if (code == TOOL_VALUE && service.stored)
         code = serve_store_open(&service);
     if (code == TOOL_VALUE)
@@ -282,5 +299,6 @@ int tool_serve(int argc, char **argv)
     serve_store_end(&service);
     if (service.ledger >= 0)
         close(service.ledger);
+    procs_free_arguments(&service);
     return code;
 }

@@ -38,7 +38,12 @@ struct service {
     int ledger;
     int64_t drain_ms, grace_ns;
     struct semel_server_options options;
-    bool stored; /* --store was given, and what follows holds */
+    uint32_t procs;      /* worker processes; 0: all runs here */
+    const char *program; /* of the workers; NULL: this one */
+    uint64_t recycle_calls, recycle_bytes;
+    struct semel_pool *pool;
+    char **arguments; /* ours, for workers */
+    bool stored;      /* --store was given, and what follows holds */
     char store_path[STORE_PATH_BYTES];
     struct semel_sqlite_options store_options;
     bool orphans_wait;
@@ -55,6 +60,9 @@ struct service {
 
 /* Fill in what the command line says. Ends the process if it says nonsense. */
 void serve_arguments(struct service *service, int argc, char **argv);
+
+/* Export all methods. Returns an exit code; other than 0, why was said. */
+int serve_export(struct service *service);
 
 /* serve_store.c: open the store, compile what is SQL, and see that nothing of an earlier server
  * runs any more. The store is in service->options.store then. Returns an exit code; other than

@@ -44,7 +44,14 @@ enum {
     KEY_SESSION_IDLE,
     KEY_EXCHANGE,
     KEY_EVENT_RETENTION,
-    KEY_LOCKS
+    KEY_LOCKS,
+    KEY_PROCS,
+    KEY_PROGRAM,
+    KEY_RECYCLE_CALLS,
+    KEY_RECYCLE_MEMORY,
+    KEY_DESCRIBE,
+    KEY_INSPECT,
+    KEY_STREAM
 };
 
 static const struct argp_option options[] = {
@@ -59,6 +66,11 @@ static const struct argp_option options[] = {
       0 },
     { "idempotent", KEY_IDEMPOTENT, "NAME", 0,
       "Running NAME twice is harmless: callers may say --rerun-ok", 0 },
+    { "stream", KEY_STREAM, "NAME[=SIZE]", 0,
+      "The command NAME has streams: each line of its output (or what it writes, in pieces of at "
+      "most SIZE) goes to the caller at once, each line that the caller sends to its input; lines "
+      "on descriptor 4 are its progress",
+      0 },
     { "body-limit", KEY_BODY_LIMIT, "SIZE", 0, "Largest request and reply (default 16MiB)", 0 },
     { "kill-after", KEY_KILL_AFTER, "DURATION", 0,
       "From the SIGTERM for a cancelled command, or for one of an earlier server, to its SIGKILL "
@@ -72,6 +84,23 @@ static const struct argp_option options[] = {
       0 },
     { "session-idle", KEY_SESSION_IDLE, "DURATION", 0,
       "Keep a session without a connection this long (default 5m; with a store 24h)", 0 },
+    { "describe", KEY_DESCRIBE, "NAME=TEXT", 0, "What NAME does, for 'semel list'", 0 },
+    { "inspect", KEY_INSPECT, "WHO", 0,
+      "Who may look inside with 'semel list', 'ps' and 'top': 'all' (default), 'own', the server's "
+      "own user on unix:, or 'none'. To cancel is for 'own'",
+      0 },
+    { NULL, 0, NULL, 0, "Worker processes:", 3 },
+    { "procs", KEY_PROCS, "N", 0,
+      "Run the calls in N processes, one at a time in each (or --workers): one that dies costs the "
+      "call that it had, and is replaced",
+      3 },
+    { "program", KEY_PROGRAM, "PATH", 0,
+      "They run this program, which speaks the protocol on descriptor 3; its methods are given as "
+      "NAME alone",
+      3 },
+    { "recycle-calls", KEY_RECYCLE_CALLS, "N", 0, "Replace a process after N calls", 3 },
+    { "recycle-memory", KEY_RECYCLE_MEMORY, "SIZE", 0, "Replace a process that has become so large",
+      3 },
     { NULL, 0, NULL, 0, "Events and locks:", 5 },
     { "exchange", KEY_EXCHANGE, "take|keep", OPTION_ARG_OPTIONAL,
       "Serve an exchange of events for 'semel trigger' and 'semel wait': an event goes to one wait "
@@ -123,7 +152,9 @@ static const char doc[] =
     "--max-run 30s\n"
     "  semel serve unix:/run/shop --store sqlite:shop.db 'charge=./charge.sh' \\\n"
     "      --sql 'take=UPDATE stock SET n = n - :n WHERE item = :item'\n"
-    "  semel serve unix:/run/x --exchange --locks=30s\n\n"
+    "  semel serve unix:/run/log 'follow=tail -f log' --stream follow\n"
+    "  semel serve unix:/run/x --exchange --locks=30s\n"
+    "  semel serve unix:/run/x --procs 4 --program ./render frame thumbnail\n\n"
     "With a store, a server that dies and comes back goes on where it was: clients notice a lost "
     "connection. What a command had done when the server died nobody can say: its call is unknown, "
     "but for --on-crash; SQL is undone and runs again.\n\n"
@@ -145,6 +176,18 @@ static struct method *add_method(struct service *service, char *arg, const char 
     *equals = '\0';
     method->name = arg;
     method->statements = equals + 1;
+    service->count++;
+    return method;
+}
+
+/* A method of --program. */
+static struct method *add_name(struct service *service, char *arg, struct argp_state *state)
+{
+    struct method *method = &service->methods[service->count];
+
+    if (service->count == METHODS_MAX)
+        argp_error(state, "too many methods; at most %d", METHODS_MAX);
+    method->name = arg;
     service->count++;
     return method;
 }
@@ -189,6 +232,23 @@ static void set_on_crash(struct method *method, const char *what, struct argp_st
         method->options.on_crash = SEMEL_CRASH_RERUN;
 }
 
+/* `size` NULL: lines. */
+static void set_stream(struct method *method, const char *size, struct argp_state *state)
+{
+    uint64_t chunk = 0;
+    char why[200];
+
+    if (method->handler != shell_handler)
+        argp_error(state, "--stream: %s is not a command", method->name);
+    if (size && !size_parse(size, SEMEL_BODY_BYTES, &chunk, why, sizeof why))
+        argp_error(state, "--stream: %s", why);
+    if (size && chunk == 0)
+        argp_error(state, "--stream: '%s' would send nothing", size);
+    method->options.takes_items = true;
+    method->shell.streams = true;
+    method->shell.chunk = (size_t)chunk;
+}
+
 static void set_limit(struct method *method, const char *what, struct argp_state *state)
 {
     char why[200];
@@ -199,6 +259,15 @@ static void set_limit(struct method *method, const char *what, struct argp_state
     if (!count_parse(what, 1, UINT32_MAX, &limit, why, sizeof why))
         argp_error(state, "--limit: %s", why);
     method->options.limit = (uint32_t)limit;
+}
+
+static void set_describe(struct method *method, const char *what, struct argp_state *state)
+{
+    if (!method)
+        argp_error(state, "--describe: '%s' is not NAME=TEXT", what);
+    if (strlen(what) > SEMEL_DESCRIBE_BYTES)
+        argp_error(state, "--describe: at most %d bytes", SEMEL_DESCRIBE_BYTES);
+    method->options.describe = what;
 }
 
 static void set_max_run(struct service *service, struct method *method, const char *what,
@@ -242,10 +311,14 @@ static void apply_setting(struct service *service, int key, char *arg, struct ar
         method = method_find(service, arg, state);
         arg = equals + 1;
     }
-    if (key == KEY_LIMIT)
+    if (key == KEY_STREAM)
+        set_stream(method ? method : method_find(service, arg, state), method ? arg : NULL, state);
+    else if (key == KEY_LIMIT)
         set_limit(method, arg, state);
     else if (key == KEY_ON_CRASH)
         set_on_crash(method, arg, state);
+    else if (key == KEY_DESCRIBE)
+        set_describe(method, arg, state);
     else
         set_max_run(service, method, arg, state);
 }
@@ -285,18 +358,56 @@ static void finish_exchange(struct service *service, struct argp_state *state)
     service->exchange_options.timeout_max_ms = INT32_MAX;
 }
 
+/* What runs in worker processes, and whether it can. */
+static void finish_procs(struct service *service, struct argp_state *state)
+{
+    bool wanted = service->procs > 0 || service->program;
+
+    for (size_t i = 0; i < service->count; i++)
+        if (!service->methods[i].shell.command && service->methods[i].handler == shell_handler &&
+            !service->program)
+            argp_error(state, "'%s' is not NAME=COMMAND", service->methods[i].name);
+        else if (service->methods[i].shell.command && service->program)
+            argp_error(state, "--program: its methods are given as NAME alone");
+        else if (service->methods[i].shell.streams && wanted)
+            argp_error(state, "--stream: a command in a worker process has no streams");
+    if (!wanted && (service->recycle_calls || service->recycle_bytes))
+        argp_error(state, "--recycle-calls and --recycle-memory need --procs");
+    if (wanted && service->stored)
+        argp_error(state, "--procs and --store exclude each other");
+    if (service->program && service->count == 0)
+        argp_error(state, "--program: the NAMEs of its methods are needed");
+    if (service->program && service->ledger_path)
+        argp_error(state, "--program and --ledger exclude each other");
+    if (wanted && service->procs == 0)
+        service->procs = SEMEL_WORKERS_MIN;
+}
+
 /* All arguments are read: add the built-ins if nothing else is served, and apply the settings. */
 static void finish_arguments(struct arguments *a, struct argp_state *state)
 {
     static const struct method builtins[] = {
-        { .name = "echo", .handler = builtin_echo }, { .name = "sleep", .handler = builtin_sleep },
-        { .name = "burn", .handler = builtin_burn }, { .name = "fail", .handler = builtin_fail },
-        { .name = "sum", .handler = builtin_sum },
+        { .name = "echo",
+          .handler = builtin_echo,
+          .options = { .describe = "Replies with the body." } },
+        { .name = "sleep",
+          .handler = builtin_sleep,
+          .options = { .describe = "Waits for the duration that is the body, such as 250ms." } },
+        { .name = "burn",
+          .handler = builtin_burn,
+          .options = { .describe = "Uses as much CPU time as the body says." } },
+        { .name = "fail",
+          .handler = builtin_fail,
+          .options = { .describe = "Fails with the body's code and text: 7 out of paper." } },
+        { .name = "sum",
+          .handler = builtin_sum,
+          .options = { .describe = "The sum of the body's numbers." } },
     };
     struct service *service = a->service;
 
     if (!service->addresses)
         argp_error(state, "an address to listen at is needed, such as unix:/run/x");
+    finish_procs(service, state);
     if (service->count == 0) {
         memcpy(service->methods, builtins, sizeof builtins);
         service->count = sizeof builtins / sizeof builtins[0];
@@ -310,6 +421,36 @@ static void finish_arguments(struct arguments *a, struct argp_state *state)
         service->methods[i].shell.grace_ns = service->grace_ns;
         service->methods[i].shell.body_limit =
             service->options.body_bytes ? service->options.body_bytes : SEMEL_BODY_BYTES;
+    }
+}
+
+/* Options of worker processes. */
+static error_t parse_procs(int key, char *arg, struct service *service, struct argp_state *state)
+{
+    uint64_t count;
+    char why[200];
+
+    switch (key) {
+    case KEY_PROCS:
+        if (!count_parse(arg, 1, SEMEL_POOL_WORKERS_MAX, &count, why, sizeof why))
+            argp_error(state, "--procs: %s", why);
+        service->procs = (uint32_t)count;
+        return 0;
+    case KEY_PROGRAM:
+        if (!strchr(arg, '/'))
+            argp_error(state, "--program: '%s' is no path; write ./%s", arg, arg);
+        service->program = arg;
+        return 0;
+    case KEY_RECYCLE_CALLS:
+        if (!count_parse(arg, 1, UINT32_MAX, &service->recycle_calls, why, sizeof why))
+            argp_error(state, "--recycle-calls: %s", why);
+        return 0;
+    case KEY_RECYCLE_MEMORY:
+        if (!size_parse(arg, INT64_MAX, &service->recycle_bytes, why, sizeof why))
+            argp_error(state, "--recycle-memory: %s", why);
+        return 0;
+    default:
+        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
     }
 }
 
@@ -339,7 +480,7 @@ static error_t parse_exchange(int key, char *arg, struct service *service, struc
             argp_error(state, "--locks: '%s' is too short a lease; at least 100ms", arg);
         return 0;
     default:
-        return output_option(key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+        return parse_procs(key, arg, service, state);
     }
 }
 
@@ -424,7 +565,8 @@ static error_t parse_store(int key, char *arg, struct arguments *a, struct argp_
             service->addresses = arg;
             return 0;
         }
-        method = add_method(service, arg, "COMMAND", state);
+        method = strchr(arg, '=') ? add_method(service, arg, "COMMAND", state)
+                                  : add_name(service, arg, state);
         method->handler = shell_handler;
         method->shell.command = method->statements;
         method->statements = NULL;
@@ -455,6 +597,15 @@ static const char *needs_store(int key)
     }
 }
 
+static enum semel_inspection inspection_of(const char *who, struct argp_state *state)
+{
+    if (strcmp(who, "all") != 0 && strcmp(who, "own") != 0 && strcmp(who, "none") != 0)
+        argp_error(state, "--inspect: write all, own or none");
+    return strcmp(who, "all") == 0   ? SEMEL_INSPECT_ALL
+           : strcmp(who, "own") == 0 ? SEMEL_INSPECT_OWN
+                                     : SEMEL_INSPECT_NONE;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -466,7 +617,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_LIMIT:
     case KEY_MAX_RUN:
     case KEY_IDEMPOTENT:
+    case KEY_STREAM:
     case KEY_ON_CRASH:
+    case KEY_DESCRIBE:
         add_setting(a, key, arg, state);
         return 0;
     case KEY_INSECURE:
@@ -474,6 +627,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_ON_DEMAND:
         service->options.on_demand = true;
+        return 0;
+    case KEY_INSPECT:
+        service->options.inspection = inspection_of(arg, state);
         return 0;
     case KEY_LEDGER:
         service->ledger_path = arg;

@@ -36,6 +36,8 @@
 #include "clock.h"
 #include "json.h"
 #include "orphans.h"
+#include "procs.h"
+#include "shell_stream.h"
 
 #define STDERR_TAIL 4096
 #define CHUNK 16384 /* read at once: small, it lies on a handler's stack */
@@ -43,7 +45,10 @@
 #define CHUNKS_PER_ROUND 64
 #define NO_PIDFD_POLL_MS 10 /* how often to look, on kernels without pidfd_open */
 
-enum { END_STDIN, END_STDOUT, END_STDERR, END_CANCEL, END_PROCESS, ENDS };
+#define FAR_MIN 5 /* above all descriptors that a command finds open */
+
+enum { END_STDIN, END_STDOUT, END_STDERR, END_PROGRESS, END_CANCEL, END_PROCESS, ENDS };
+#define PIPES 4 /* the first of them; the last of these with streams only */
 
 struct run {
     const struct shell *shell;
@@ -60,7 +65,13 @@ struct run {
     bool cancelled;
     int64_t kill_at; /* when SIGKILL is due; cancelled only */
     bool killed;
+    struct shell_stream stream; /* shell->streams only */
 };
+
+static int pipes_of(const struct run *run)
+{
+    return run->shell->streams ? PIPES : PIPES - 1;
+}
 
 static void end_close(struct run *run, int end)
 {
@@ -95,9 +106,9 @@ static bool is_replaced(const struct shell *shell, const char *variable)
 static char **environment_make(const struct shell *shell, struct semel_request *request)
 {
     static const char hex[] = "0123456789abcdef";
-    struct semel_key key = semel_request_key(request);
+    struct origin origin = call_origin(request);
     const char *method = semel_request_method(request);
-    const char *idempotency_key = semel_request_idempotency_key(request);
+    const char *idempotency_key = origin.idempotency_key;
     size_t count = 0, at = 0, text_size = strlen(method) + strlen(idempotency_key) + 160;
     char **block, *text;
 
@@ -113,9 +124,9 @@ static char **environment_make(const struct shell *shell, struct semel_request *
     }
     block[at++] = text;
     text = stpcpy(text, "SEMEL_CALL_KEY=");
-    for (size_t i = 0; i < sizeof key.bytes; i++) {
-        *text++ = hex[key.bytes[i] >> 4];
-        *text++ = hex[key.bytes[i] & 15];
+    for (size_t i = 0; i < sizeof origin.key.bytes; i++) {
+        *text++ = hex[origin.key.bytes[i] >> 4];
+        *text++ = hex[origin.key.bytes[i] & 15];
     }
     *text++ = '\0';
     block[at++] = text;
@@ -133,7 +144,7 @@ static char **environment_make(const struct shell *shell, struct semel_request *
 }
 
 /* Start the command on the far ends of the pipes. Returns 0 or an errno. */
-static int spawn(struct run *run, const int far[3])
+static int spawn(struct run *run, const int far[PIPES])
 {
     char *argv[] = { (char *)"sh", (char *)"-c", (char *)run->shell->command, NULL };
     char **environment = environment_make(run->shell, run->request);
@@ -159,6 +170,8 @@ static int spawn(struct run *run, const int far[3])
         error = posix_spawn_file_actions_adddup2(&actions, far[i], i);
     if (run->shell->mark && !error)
         error = posix_spawn_file_actions_adddup2(&actions, run->shell->held, ORPHANS_FD);
+    if (run->shell->streams && !error)
+        error = posix_spawn_file_actions_adddup2(&actions, far[END_PROGRESS], PROGRESS_FD);
     if (!error)
         error = posix_spawn(&run->pid, "/bin/sh", &actions, &attributes, argv, environment);
     posix_spawnattr_destroy(&attributes);
@@ -167,36 +180,39 @@ static int spawn(struct run *run, const int far[3])
     return error;
 }
 
+/* A pipe whose far end is none of the numbers that a command finds open: the dup2 of one would
+ * overwrite another. Returns 0 or an errno. */
+static int pipe_make(struct run *run, int end, int *out_far)
+{
+    int ends[2], higher, error = 0;
+
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return errno;
+    run->ends[end] = ends[end == END_STDIN];
+    *out_far = ends[end != END_STDIN];
+    fcntl(run->ends[end], F_SETFL, O_NONBLOCK);
+    if (*out_far < FAR_MIN) {
+        higher = fcntl(*out_far, F_DUPFD_CLOEXEC, FAR_MIN);
+        error = higher < 0 ? errno : 0;
+        close(*out_far);
+        *out_far = higher;
+    }
+    return error;
+}
+
 /* Make the pipes and start the command. Returns 0 or an errno; then nothing ran. */
 static int run_start(struct run *run)
 {
-    int pipes[3][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 } };
-    int far[3] = { -1, -1, -1 }, error = 0;
+    int far[PIPES] = { -1, -1, -1, -1 }, error = 0;
 
     run->ends[END_CANCEL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (run->ends[END_CANCEL] < 0)
         return errno;
-    for (int i = 0; i < 3 && !error; i++) {
-        if (pipe2(pipes[i], O_CLOEXEC) != 0) {
-            error = errno;
-            break;
-        }
-        run->ends[i] = pipes[i][i == END_STDIN];
-        far[i] = pipes[i][i != END_STDIN];
-        fcntl(run->ends[i], F_SETFL, O_NONBLOCK);
-        /* Below 3, the dup2 of one would overwrite another: a server started with its standard
-         * descriptors closed. */
-        if (far[i] < 3) {
-            int higher = fcntl(far[i], F_DUPFD_CLOEXEC, 3);
-
-            error = higher < 0 ? errno : 0;
-            close(far[i]);
-            far[i] = higher;
-        }
-    }
+    for (int i = 0; i < pipes_of(run) && !error; i++)
+        error = pipe_make(run, i, &far[i]);
     if (!error)
         error = spawn(run, far);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < PIPES; i++) {
         if (far[i] >= 0)
             close(far[i]);
     }
@@ -262,7 +278,7 @@ static void keep_tail(struct run *run, const char *data, size_t size)
     run->tail_size += size;
 }
 
-/* Read what is there from one of the two outputs; close it at its end. */
+/* Read what is there from one of the outputs; close it at its end. */
 static void drain_output(struct run *run, int end)
 {
     char chunk[CHUNK];
@@ -276,6 +292,10 @@ static void drain_output(struct run *run, int end)
             return;
         if (got <= 0)
             end_close(run, end);
+        else if (end == END_PROGRESS)
+            shell_stream_progress(&run->stream, chunk, (size_t)got);
+        else if (end == END_STDOUT && run->shell->streams && run->stream.takes)
+            shell_stream_output(&run->stream, chunk, (size_t)got);
         else if (end == END_STDOUT)
             keep_output(run, chunk, (size_t)got);
         else
@@ -340,6 +360,7 @@ static void run_serve(struct run *run)
             notice_exit(run);
         if (polled[END_STDIN].revents)
             feed_input(run);
+        drain_output(run, END_PROGRESS); /* before the items: these may wait for their reader */
         drain_output(run, END_STDOUT);
         drain_output(run, END_STDERR);
         if (polled[END_CANCEL].revents)
@@ -402,6 +423,12 @@ static void finish_exit(struct run *run, int code)
                        run->output_size + run->output_lost, run->shell->body_limit);
         return;
     }
+    if (code == 0 && run->stream.lost) {
+        finish_failure(run->request, -1,
+                       "it ended well, but not all of its streams got through: %s",
+                       run->stream.lost);
+        return;
+    }
     if (code == 0) {
         finish_value(run->request, run->output, run->output_size);
         return;
@@ -433,19 +460,40 @@ static void run_finish(struct run *run)
     }
 }
 
+/* The command runs: its input comes from the caller's stream, if there is one. */
+static void streams_begin(struct run *run)
+{
+    if (!semel_request_sends(run->request))
+        return;
+    if (shell_stream_feed(&run->stream, run->ends[END_STDIN])) {
+        run->ends[END_STDIN] = -1;
+        return;
+    }
+    run->stream.lost = "its input could not be fed";
+    end_close(run, END_STDIN);
+    notice_cancel(run);
+}
+
 void shell_handler(struct semel_request *request, void *user)
 {
     struct run run = { .shell = user,
                        .request = request,
-                       .ends = { -1, -1, -1, -1, -1 },
+                       .ends = { -1, -1, -1, -1, -1, -1 },
                        .input = semel_request_body(request) };
-    int error = run_start(&run);
+    int error;
 
+    if (run.shell->streams)
+        shell_stream_init(&run.stream, request, run.shell->chunk, (size_t)run.shell->body_limit);
+    error = run_start(&run);
     if (error) {
         finish_failure(request, 126, "the command was not started: %s", strerror(error));
     } else {
+        if (run.shell->streams)
+            streams_begin(&run);
         semel_request_on_cancel(request, wake_on_cancel, &run);
         run_serve(&run);
+        if (run.shell->streams)
+            shell_stream_end(&run.stream);
         run_finish(&run);
     }
     for (int i = 0; i < ENDS; i++)

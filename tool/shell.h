@@ -15,6 +15,8 @@
 #ifndef TOOL_SHELL_H
 #define TOOL_SHELL_H
 
+#include <stdbool.h>
+
 #include <semel/request.h>
 
 struct shell {
@@ -23,6 +25,8 @@ struct shell {
     uint64_t body_limit; /* output beyond it is not kept */
     const char *mark;    /* "SEMEL_STORE=..."; NULL: no store */
     int held;            /* with a mark: the command has it as ORPHANS_FD */
+    bool streams;        /* see shell_stream.h */
+    size_t chunk;        /* with streams: the largest item of its output; 0: lines */
 };
 
 /* A semel_handler_fn; user is a struct shell. Blocks until the command has ended. */

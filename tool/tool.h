@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* tool.h - what the commands share: their entry points and the exit codes.
  *
- * The tool uses Semel's public interface, libc and POSIX; for stores also SQLite and Jansson. */
+ * The tool uses Semel's public interface, libc and POSIX; for stores also SQLite and
+ * Jansson, for looking at servers Jansson, and ncurses for semel top. */
 #ifndef TOOL_TOOL_H
 #define TOOL_TOOL_H
 
@@ -43,6 +44,11 @@ int tool_lock(int argc, char **argv);
 int tool_bench(int argc, char **argv);
 int tool_proxy(int argc, char **argv);
 int tool_sessions(int argc, char **argv);
+int tool_list(int argc, char **argv);
+int tool_describe(int argc, char **argv);
+int tool_ps(int argc, char **argv);
+int tool_cancel(int argc, char **argv);
+int tool_top(int argc, char **argv);
 int tool_demo(int argc, char **argv);
 
 #endif

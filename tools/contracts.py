@@ -15,10 +15,11 @@ import tree
 
 CONTRACTS = [f'M{n}' for n in range(1, 15)] + \
             [f'S{n}' for n in range(1, 18) if n not in (7, 14)] + \
-            [f'D{n}' for n in range(1, 17)] + [f'E{n}' for n in range(1, 15)]
+            [f'D{n}' for n in range(1, 17)] + [f'E{n}' for n in range(1, 15)] + \
+            [f'R{n}' for n in range(1, 20)]
 ROW = re.compile(r'^\| *([A-Z]\d+) *\|(.*)\|([^|\n]*)\|[ ]*$', re.M)
 NAMED = re.compile(r'`([^`]+)` \(`?([\w./-]+)`?\)')
-TEST = re.compile(r'(["\'])([DEMS]\d+ (?:(?!\1).)+)\1')
+TEST = re.compile(r'(["\'])([DEMRS]\d+ (?:(?!\1).)+)\1')
 
 
 def tests_of(root):

@@ -36,12 +36,16 @@ probe() {
     need pkg-config command -v pkg-config
     need libsqlite3-dev pkg-config --exists sqlite3
     need libjansson-dev pkg-config --exists jansson
+    need libncurses-dev pkg-config --exists ncursesw
     [ "$want" = test ] || return 0
     need g++ command -v g++
     need binutils command -v nm
     need cmake command -v cmake
     need libuv1-dev pkg-config --exists libuv
     need libglib2.0-dev pkg-config --exists glib-2.0
+    need libgtk-3-dev pkg-config --exists gtk+-3.0
+    need xvfb command -v Xvfb
+    need xdotool command -v xdotool
     need libcmocka-dev pkg-config --exists cmocka
     need libpython3-stdlib python3 -c 'import sqlite3'
     need clang command -v clang

@@ -80,6 +80,8 @@ struct semel_client_options {
     /* A result waits for semel_client_next_result. Thread: one of the client's; as on_state. */
     void (*on_result)(struct semel_client *client, void *user);
     void *result_user;
+    uint32_t handlers; /* threads for exported methods (backchannel.h), which come when needed: so
+                          many run at once; 1 .. SEMEL_CLIENT_HANDLERS_MAX */
 };
 #ifdef __cplusplus
 #define SEMEL_CLIENT_OPTIONS_INIT {}
@@ -133,8 +135,10 @@ SEMEL_API enum semel_status semel_client_create(struct semel_client **out_client
 /* End every call (never sent: not executed; else unknown; status STOPPED), tell the server, close
  * the connection, release everything. NULL is fine. No other thread may be inside a function of
  * this client when it is called, blocked callers of semel_client_call excepted: they are woken.
- * Returns: OK; WOULD_DEADLOCK when called from one of its callbacks (nothing happened: use
- * semel_client_stop there); FORKED in a child process (its memory is released, the parent's
+ * Handlers of its exported methods are asked to stop and waited for, as are requests that they
+ * took.
+ * Returns: OK; WOULD_DEADLOCK when called from one of its callbacks or handlers (nothing happened:
+ * use semel_client_stop there); FORKED in a child process (its memory is released, the parent's
  * connection untouched). Thread: any thread but its own callbacks. Blocks: until its I/O thread
  * has left, which waits for a callback that is running and for a host name that is being looked up
  * (the system's resolver cannot be interrupted: that may take many seconds). Since: 0.1 */

@@ -50,6 +50,12 @@ SEMEL_API const char *semel_request_idempotency_key(const struct semel_request *
  * Thread: any thread while the request is open. Since: 0.1 */
 SEMEL_API bool semel_request_cancelled(const struct semel_request *request);
 
+/* True once somebody has asked for the call's end by force (`semel cancel --force`): of a method
+ * that says it can be (semel_method_options.forcible), whatever runs it is to be ended. The cancel
+ * callback is then called, once more if it was before. Thread: any thread while the request is
+ * open. Since: 0.4 */
+SEMEL_API bool semel_request_forced(const struct semel_request *request);
+
 /* True once nobody waits for the result any more: the call was abandoned or its session ended.
  * Thread: any thread while the request is open. Since: 0.1 */
 SEMEL_API bool semel_request_caller_left(const struct semel_request *request);
@@ -58,11 +64,11 @@ SEMEL_API bool semel_request_caller_left(const struct semel_request *request);
  * Thread: any thread while the request is open. Since: 0.1 */
 SEMEL_API int64_t semel_request_remaining_ms(const struct semel_request *request);
 
-/* Have `fn` called once when the request becomes cancelled, at once if it already is; never after
- * the request is finished. Thread of fn: one of the server's, or the caller's if it is at once; it
- * must not block. Inside it the request cannot be finished: reply and fail return WOULD_DEADLOCK,
- * drop and died do nothing. NULL removes it. Blocks: with NULL, while fn runs on another thread.
- * Since: 0.1 */
+/* Have `fn` called once when the request becomes cancelled, at once if it already is, and once more
+ * when it is forced (semel_request_forced); never after the request is finished. Thread of fn: one
+ * of the server's, or the caller's if it is at once; it must not block. Inside it the request
+ * cannot be finished: reply and fail return WOULD_DEADLOCK, drop and died do nothing. NULL removes
+ * it. Blocks: with NULL, while fn runs on another thread. Since: 0.1 */
 typedef void (*semel_cancelled_fn)(struct semel_request *request, void *user);
 SEMEL_API void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn fn,
                                        void *user);

@@ -3,6 +3,7 @@
 #ifndef SEMEL_SEMEL_H
 #define SEMEL_SEMEL_H
 
+#include <semel/backchannel.h>
 #include <semel/bytes.h>
 #include <semel/client.h>
 #include <semel/deferred.h>
@@ -13,21 +14,25 @@
 #include <semel/loop.h>
 #include <semel/outbox.h>
 #include <semel/peer.h>
+#include <semel/pool.h>
 #include <semel/queue.h>
 #include <semel/request.h>
+#include <semel/router.h>
 #include <semel/server.h>
 #include <semel/status.h>
 #include <semel/store.h>
+#include <semel/stream.h>
+#include <semel/task.h>
 
 #define SEMEL_VERSION_MAJOR 0
-#define SEMEL_VERSION_MINOR 2
+#define SEMEL_VERSION_MINOR 4
 #define SEMEL_VERSION_PATCH 0
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* The version of the library at run time, "0.2.0". Thread: any thread. Since: 0.1 */
+/* The version of the library at run time, "0.4.0". Thread: any thread. Since: 0.1 */
 SEMEL_API const char *semel_version(void);
 
 #ifdef __cplusplus

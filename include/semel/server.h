@@ -52,6 +52,16 @@ enum semel_on_crash {
     SEMEL_CRASH_RESOLVE = 2  /* `resolve` finds out what happened */
 };
 
+/* Every server answers methods that are reserved for it, by which `semel list`, `ps`, `top` and
+ * others look inside: see "Reserved methods" in docs/PROTOCOL.md. They are never held up by
+ * handlers. semel.cancel is for the server's own user id alone, and so for unix sockets and pairs:
+ * others are refused, not executed (DENIED). */
+enum semel_inspection {
+    SEMEL_INSPECT_ALL = 0, /* default: whoever can connect may look */
+    SEMEL_INSPECT_OWN = 1, /* looking is for the server's own user id, too */
+    SEMEL_INSPECT_NONE = 2 /* the server has no such methods (NO_METHOD) */
+};
+
 /* Zero everywhere selects the defaults of limits.h. */
 struct semel_server_options {
     uint32_t workers;          /* handlers that may run at once; 0: cores, at least 2; 1 .. 4096 */
@@ -81,6 +91,7 @@ struct semel_server_options {
     bool insecure;             /* allow tcp: beyond loopback although nothing is encrypted */
     semel_log_fn log;          /* borrowed until destroy */
     void *log_user;
+    enum semel_inspection inspection; /* who may look inside */
 };
 #ifdef __cplusplus
 #define SEMEL_SERVER_OPTIONS_INIT {}
@@ -105,11 +116,21 @@ struct semel_method_options {
      * that nothing of the call can still happen. */
     semel_handler_fn resolve;
     void *resolve_user;
+    bool takes_items; /* the caller may send a stream: semel_request_next */
+    bool tells_start; /* a caller that takes a stream has an empty progress when the handler begins:
+                         see semel_task_export */
+    bool forcible;    /* its cancel callback ends what runs it when semel_request_forced says so */
+    /* What the method does, for people: shown by `semel list` and `semel describe`. Borrowed for
+     * the call of the function; NULL: nothing. At most SEMEL_DESCRIBE_BYTES. */
+    const char *describe;
 };
 #ifdef __cplusplus
 #define SEMEL_METHOD_OPTIONS_INIT {}
 #else
-#define SEMEL_METHOD_OPTIONS_INIT { SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL }
+#define SEMEL_METHOD_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false, false, NULL               \
+    }
 #endif
 
 /* Create a server that listens nowhere yet.

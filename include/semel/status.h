@@ -29,10 +29,12 @@ extern "C" {
     X(STOPPED, 4, "stopped", USAGE)                                                                \
     X(FORKED, 5, "handle belongs to the parent process", USAGE)                                    \
     X(BAD_ADDRESS, 6, "bad address", USAGE)                                                        \
+    X(WOULD_BLOCK, 7, "nothing yet", USAGE)                                                        \
     X(NO_MEMORY, 10, "out of memory", LOCAL)                                                       \
     X(SYSTEM, 11, "operating system error", LOCAL)                                                 \
     X(ADDRESS_IN_USE, 12, "address in use", LOCAL)                                                 \
     X(LIMIT, 13, "a limit of this process is reached", LOCAL)                                      \
+    X(NO_WORKERS, 14, "no worker process is left", LOCAL)                                          \
     X(CONNECT, 20, "cannot connect", LINK)                                                         \
     X(LINK_LOST, 21, "link lost", LINK)                                                            \
     X(PEER_DIED, 22, "peer died", LINK)                                                            \
@@ -59,6 +61,9 @@ extern "C" {
     X(KEY_EXPIRED, 53, "key older than keys are kept", CALL)                                       \
     X(NO_KEYS, 54, "the server keeps no keys", CALL)                                               \
     X(SERVER_DIED, 55, "the server died while it ran", CALL)                                       \
+    X(END, 56, "end of the stream", CALL)                                                          \
+    X(PARTS_LOST, 57, "parts of its stream are lost", CALL)                                        \
+    X(NO_STREAM, 58, "no such stream at this method or server", CALL)                              \
     X(STORE_FAILED, 60, "the store failed", LOCAL)                                                 \
     X(STORE_LOCKED, 61, "the store is in use", LOCAL)                                              \
     X(STORE_FULL, 62, "no space left for the store", LOCAL)                                        \

@@ -72,6 +72,12 @@
     X(UNSAVED_SENT, "a connection's number is used before it is saved")                            \
     X(NUMBERS_NOT_RESERVED, "the next process gives numbers that were given")
 
+#define SML_BUGS_OF_STREAMS(X)                                                                     \
+    X(CREDIT_IGNORED, "parts are sent beyond their credit")                                        \
+    X(PARTS_SKIPPED, "what a lost connection carried is not sent again")                           \
+    X(ATTEMPTS_SPLICED, "a stream that begins again goes on where the last one broke")             \
+    X(REPLY_OVERTAKES, "a reply is told before the parts that come before it")
+
 #define SML_BUGS_OF_WIRE(X)                                                                        \
     X(RECORDED_LOST, "REPLY does not say what is stored")                                          \
     X(KEY_CUT, "the last byte of a key is lost")                                                   \
@@ -83,6 +89,7 @@
     SML_BUGS_OF_HOSTS(X)                                                                           \
     SML_BUGS_OF_CALLERS(X)                                                                         \
     SML_BUGS_OF_LINKS(X)                                                                           \
+    SML_BUGS_OF_STREAMS(X)                                                                         \
     SML_BUGS_OF_WIRE(X)
 
 enum sml_bug {

@@ -24,6 +24,13 @@
 
 #define SML_NORETURN __attribute__((noreturn))
 
+/* For code that runs where a sanitizer's own state must not be touched. */
+#if defined(__has_attribute) && __has_attribute(disable_sanitizer_instrumentation)
+#define SML_UNINSTRUMENTED __attribute__((noinline, disable_sanitizer_instrumentation))
+#else
+#define SML_UNINSTRUMENTED __attribute__((noinline, no_sanitize_address, no_sanitize_thread))
+#endif
+
 /* The object that holds `member` at `pointer`. */
 #define SML_CONTAINER(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 

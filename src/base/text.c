@@ -52,8 +52,7 @@ void sml_text_add(struct sml_text *text, const char *string)
         text->cut = true;
 }
 
-/* The length of the well-formed UTF-8 sequence at `p` and its code point; 0 if there is none. */
-static size_t utf8(const uint8_t *p, size_t count, uint32_t *out_point)
+size_t sml_text_utf8(const uint8_t *p, size_t count, uint32_t *out_point)
 {
     static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
     const size_t length = p[0] < 0x80   ? 1
@@ -105,7 +104,7 @@ void sml_text_add_escaped(struct sml_text *text, const void *bytes, size_t count
 
     while (count > 0 && !text->cut) {
         uint32_t point = 0;
-        size_t length = utf8(p, count, &point);
+        size_t length = sml_text_utf8(p, count, &point);
 
         if (length > 0 && harmless(point)) {
             append_whole(text, p, length);

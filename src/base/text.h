@@ -29,6 +29,10 @@ void sml_text_add_escaped(struct sml_text *text, const void *bytes, size_t count
 void sml_text_add_u64(struct sml_text *text, uint64_t value);
 void sml_text_add_i64(struct sml_text *text, int64_t value);
 
+/* The length of the well-formed UTF-8 sequence at `p` and its code point; 0 if there is none.
+ * count >= 1. */
+size_t sml_text_utf8(const uint8_t *p, size_t count, uint32_t *out_point);
+
 /* Two lower-case hexadecimal digits per byte. */
 void sml_text_add_hex(struct sml_text *text, const void *bytes, size_t count);
 

@@ -27,6 +27,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -46,6 +47,23 @@ const char *sml_io_text(struct sml_io io)
 static struct sml_io broken(int error)
 {
     return (struct sml_io){ 0, SML_IO_BROKEN, error };
+}
+
+struct sml_io sml_channel_write_each(struct sml_channel *channel, const struct semel_bytes *pieces,
+                                     size_t count)
+{
+    size_t moved = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        struct sml_io io = sml_channel_write(channel, pieces[i].data, pieces[i].size);
+
+        if (io.kind != SML_IO_MOVED)
+            return moved > 0 ? (struct sml_io){ moved, SML_IO_MOVED, 0 } : io;
+        moved += io.bytes;
+        if (io.bytes < pieces[i].size)
+            break;
+    }
+    return (struct sml_io){ moved, SML_IO_MOVED, 0 };
 }
 
 static const struct sml_io again = { 0, SML_IO_AGAIN, 0 };
@@ -111,6 +129,31 @@ static struct sml_io socket_write(struct sml_channel *channel, const void *data,
     }
 }
 
+/* As the system wants them. */
+static size_t vector(struct iovec *out, const struct semel_bytes *pieces, size_t count)
+{
+    SML_ASSERT(count <= SML_PIECES);
+    for (size_t i = 0; i < count; i++)
+        out[i] = (struct iovec){ (void *)(uintptr_t)pieces[i].data, pieces[i].size };
+    return count;
+}
+
+static struct sml_io socket_write_pieces(struct sml_channel *channel,
+                                         const struct semel_bytes *pieces, size_t count)
+{
+    struct iovec vectors[SML_PIECES];
+    struct msghdr message = { .msg_iov = vectors, .msg_iovlen = vector(vectors, pieces, count) };
+
+    for (;;) {
+        ssize_t n = sendmsg(channel->fd_write, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (SML_LIKELY(n >= 0))
+            return sent(n);
+        if (errno != EINTR)
+            return failed(errno);
+    }
+}
+
 static void socket_shutdown(struct sml_channel *channel)
 {
     (void)shutdown(channel->fd_read, SHUT_RDWR);
@@ -136,6 +179,7 @@ static const struct sml_channel_ops socket_ops = {
     .read = socket_read,
     .read_wait = socket_read_wait,
     .write = socket_write,
+    .write_pieces = socket_write_pieces,
     .shutdown = socket_shutdown,
     .shutdown_write = socket_shutdown_write,
     .close = descriptors_close,
@@ -331,6 +375,14 @@ static void set_option(int fd, int level, int name, int value)
     (void)setsockopt(fd, level, name, &value, sizeof(value));
 }
 
+static int socket_option(int fd, int name)
+{
+    int value = -1;
+    socklen_t size = sizeof(value);
+
+    return getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
 /* All of these only improve on defaults: a system that refuses one still has a channel. */
 static void tune_tcp(int fd)
 {
@@ -342,12 +394,12 @@ static void tune_tcp(int fd)
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, SML_TCP_KEEPALIVE_PROBES);
 }
 
-static int socket_option(int fd, int name)
+/* Whoever writes much sleeps until most of it has been read, and wakes late: what is read meanwhile
+ * must lie ready. The system may grant less. */
+static void tune_unix(int fd)
 {
-    int value = -1;
-    socklen_t size = sizeof(value);
-
-    return getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+    if (socket_option(fd, SO_SNDBUF) < SML_UNIX_SEND_BYTES)
+        set_option(fd, SOL_SOCKET, SO_SNDBUF, SML_UNIX_SEND_BYTES);
 }
 
 static void read_principal(struct sml_channel *channel)
@@ -380,10 +432,12 @@ void sml_channel_of_socket(struct sml_channel *out_channel, int fd, const char *
     out_channel->ops = &socket_ops;
     out_channel->fd_read = out_channel->fd_write = fd;
     out_channel->may_block = limit_receive(fd);
-    if (tcp)
+    if (tcp) {
         tune_tcp(fd);
-    else
+    } else {
+        tune_unix(fd);
         read_principal(out_channel);
+    }
     (void)snprintf(out_channel->peer, sizeof(out_channel->peer), "%s", peer);
 }
 
@@ -477,7 +531,9 @@ enum semel_status sml_channel_adopt(struct sml_channel *out_channel, int fd_read
     channel.ops = sockets ? &socket_ops : &stream_ops;
     if (sockets) {
         channel.may_block = limit_receive(fd_read);
-        if (socket_option(fd_write, SO_DOMAIN) != AF_UNIX)
+        if (socket_option(fd_write, SO_DOMAIN) == AF_UNIX)
+            tune_unix(fd_write);
+        else
             tune_tcp(fd_write);
     }
     if (read_is_socket && fd_read == fd_write)

@@ -22,13 +22,18 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <semel/bytes.h>
 #include <semel/status.h>
 
 #include "base/compiler.h"
 #include "os/error.h"
 
 #define SML_CHANNEL_TEXT_BYTES 288 /* longest text of a peer and its NUL */
-#define SML_CHANNEL_TICK_MS 100    /* sml_channel_read_wait returns at least this often */
+#define SML_PIECES 16
+#define SML_CHANNEL_TICK_MS 100 /* sml_channel_read_wait returns at least this often */
+
+/* Unix sockets: what is sent and not yet read. */
+#define SML_UNIX_SEND_BYTES 262144
 
 /* TCP: when unanswered data or an unanswered probe counts as a lost link. */
 #define SML_TCP_USER_TIMEOUT_MS 20000
@@ -71,6 +76,8 @@ struct sml_channel_ops {
     struct sml_io (*read_wait)(struct sml_channel *channel, void *out, size_t size,
                                uint64_t deadline_ns);
     struct sml_io (*write)(struct sml_channel *channel, const void *data, size_t size);
+    struct sml_io (*write_pieces)(struct sml_channel *channel, const struct semel_bytes *pieces,
+                                  size_t count); /* NULL: one by one */
     void (*shutdown)(struct sml_channel *channel);
     void (*shutdown_write)(struct sml_channel *channel);
     void (*close)(struct sml_channel *channel);
@@ -108,6 +115,18 @@ static inline struct sml_io sml_channel_write(struct sml_channel *channel, const
                                               size_t size)
 {
     return channel->ops->write(channel, data, size);
+}
+
+/* What a channel does that cannot write several at once. */
+struct sml_io sml_channel_write_each(struct sml_channel *channel, const struct semel_bytes *pieces,
+                                     size_t count);
+
+/* The same of several pieces (at most SML_PIECES, none empty), as if they were one. */
+static inline struct sml_io sml_channel_write_pieces(struct sml_channel *channel,
+                                                     const struct semel_bytes *pieces, size_t count)
+{
+    return channel->ops->write_pieces ? channel->ops->write_pieces(channel, pieces, count)
+                                      : sml_channel_write_each(channel, pieces, count);
 }
 
 /* Do pollers of fd_read notice sml_channel_shutdown, and can what had arrived still be read? */

@@ -48,6 +48,12 @@ static inline void sml_mutex_assert_held(const struct sml_mutex *mutex)
 }
 #endif
 
+/* For one that is not created by a function. */
+#define SML_MUTEX_INIT                                                                             \
+    {                                                                                              \
+        PTHREAD_MUTEX_INITIALIZER, 0                                                               \
+    }
+
 static inline void sml_mutex_init(struct sml_mutex *mutex)
 {
     SML_ASSERT(pthread_mutex_init(&mutex->mutex, NULL) == 0);

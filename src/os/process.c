@@ -43,3 +43,8 @@ bool sml_origin_same_pid(const struct sml_origin *origin)
 {
     return origin->pid == (int32_t)getpid();
 }
+
+uint32_t sml_process_uid(void)
+{
+    return (uint32_t)geteuid();
+}

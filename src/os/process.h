@@ -23,6 +23,9 @@ void sml_origin_init(struct sml_origin *origin);
 /* In the parent or in a child; once or more often. */
 void sml_origin_fini(struct sml_origin *origin);
 
+/* The process's effective user id: what others see of it at the other end of a unix socket. */
+uint32_t sml_process_uid(void);
+
 bool sml_origin_same_pid(const struct sml_origin *origin);
 
 /* False in a process forked after sml_origin_init. Any thread, signal-safe. */

@@ -17,6 +17,8 @@
 #include "base/text.h"
 #include "os/clock.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
+#include "rpc/item.h"
 #include "rpc/commit.h"
 
 /* --- options ---------------------------------------------------------------------------- */
@@ -46,9 +48,11 @@ static enum semel_status fill_options(struct semel_client_options *o)
         o->pending_calls = SEMEL_PENDING_CALLS;
     if (o->body_bytes == 0)
         o->body_bytes = SEMEL_BODY_BYTES;
+    if (o->handlers == 0)
+        o->handlers = SEMEL_CLIENT_HANDLERS;
     if (o->backoff_max_ms < o->backoff_min_ms)
         o->backoff_max_ms = o->backoff_min_ms;
-    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX &&
+    good &= o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->handlers <= SEMEL_CLIENT_HANDLERS_MAX &&
             o->body_bytes <= (o->outbox ? SEMEL_STORED_BODY_BYTES_MAX : SEMEL_BODY_BYTES_MAX);
     return good ? SEMEL_OK : SEMEL_INVALID;
 }
@@ -86,10 +90,11 @@ static void init_link(struct semel_client *client)
 
 /* --- the pen's machine ------------------------------------------------------------------ */
 
-static size_t pull(void *owner, uint8_t *out, size_t room)
+static size_t pull(void *owner, uint8_t *out, size_t room, struct sml_views *views)
 {
     struct semel_client *client = owner;
 
+    client->link.caller.views = views;
     return sml_link_pull(&client->link, out, room, client->now);
 }
 
@@ -127,12 +132,18 @@ static struct semel_client *new_client(void)
         return NULL;
     client->epoll.fd = client->wake.fd = client->connect_fd = -1;
     client->out = malloc(SML_PEN_BUFFER_BYTES);
-    client->conn.in = malloc(SML_CLIENT_READ_BYTES);
+    client->reads =
+        sml_blocks_create(SML_INTAKE_BYTES, SML_CLIENT_BLOCKS_KEPT, SML_CLIENT_BLOCKS_MAX);
+    client->writes = sml_blocks_create(SML_FRAGMENT_BYTES, SML_PART_BLOCKS_KEPT, UINT32_MAX);
+    if (client->reads)
+        (void)sml_intake_open(&client->conn.in, client->reads);
     sml_channel_init(&client->conn.channel);
     sml_list_init(&client->posted);
+    sml_list_init(&client->ready);
     sml_origin_init(&client->origin);
     sml_mutex_init(&client->lock);
     sml_cond_init(&client->changed);
+    sml_returns_init(&client->returns, NULL);
     sml_pen_init(&client->pen, &pen_ops, client, &client->lock);
     client->span_min = SML_NEVER;
     client->result_hint = 128;
@@ -144,7 +155,9 @@ static void free_memory(struct semel_client *client)
     sml_random_fini(&client->random);
     sml_origin_fini(&client->origin);
     free(client->out);
-    free(client->conn.in);
+    sml_intake_close(&client->conn.in);
+    sml_blocks_destroy(client->reads);
+    sml_blocks_destroy(client->writes);
     free(client);
 }
 
@@ -154,6 +167,7 @@ static void free_client(struct semel_client *client)
     sml_wake_close(&client->wake);
     sml_cond_fini(&client->changed);
     sml_mutex_fini(&client->lock);
+    sml_returns_fini(&client->returns);
     free_memory(client);
 }
 
@@ -161,7 +175,7 @@ static enum semel_status open_client(struct semel_client *client)
 {
     enum semel_status status;
 
-    if (!client->out || !client->conn.in)
+    if (!client->out || !client->conn.in.block || !client->writes)
         return SEMEL_NO_MEMORY;
     status = sml_random_init(&client->random);
     if (status == SEMEL_OK)
@@ -325,9 +339,10 @@ enum semel_status semel_client_destroy(struct semel_client *client)
         destroy_in_child(client);
         return SEMEL_FORKED;
     }
-    if (sml_client_in_callback(client) || sml_in_transaction())
+    if (sml_client_in_callback(client) || sml_in_transaction() || sml_client_in_handler(client))
         return SEMEL_WOULD_DEADLOCK;
     semel_client_stop(client);
+    sml_client_stop_handlers(client);
     sml_mutex_lock(&client->lock);
     client->exit = true;
     while (client->inside > 0)
@@ -336,6 +351,7 @@ enum semel_status semel_client_destroy(struct semel_client *client)
     sml_client_unlock(client);
     sml_client_outbox_stop(client);
     sml_thread_join(&client->io_thread);
+    sml_client_free_exports(client);
     sml_link_fini(&client->link);
     sml_client_outbox_close(client, true);
     free_client(client);
@@ -421,4 +437,15 @@ void semel_client_counters(const struct semel_client *client,
     out_counters->busy = caller->busy;
     out_counters->replies_unexpected = caller->unexpected;
     sml_mutex_unlock(&mutable->lock);
+}
+
+bool sml_client_written(struct semel_client *client, uint64_t *out_bytes)
+{
+    bool quiet;
+
+    sml_mutex_lock(&client->lock);
+    *out_bytes = client->counters.bytes_sent + client->pen.bytes;
+    quiet = !client->pen.held;
+    sml_mutex_unlock(&client->lock);
+    return quiet;
 }

@@ -13,6 +13,7 @@
 #include "os/clock.h"
 #include "os/futex.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/commit.h"
 
 /* A started call on the I/O thread reads the clock only so often. */
@@ -59,6 +60,14 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
     call->flags = (uint8_t)((options->rerun_ok ? SML_CALL_RERUN_OK : 0) |
                             (options->refuse_when_full ? SML_CALL_REFUSE_WHEN_FULL : 0));
     return SEMEL_OK;
+}
+
+enum semel_status sml_client_check(const char *method, struct semel_bytes body,
+                                   const struct semel_call_options *options)
+{
+    struct sml_call call;
+
+    return sml_client_describe(&call, method, body, options);
 }
 
 /* Nanoseconds from now; 0: already passed. */
@@ -127,6 +136,7 @@ static void sleep_until_done(struct sml_blocking *blocking)
 /* The call was submitted. Lock held on entry, not on exit; done on exit. */
 static void see_through(struct semel_client *client, struct sml_blocking *blocking)
 {
+    struct sml_awaited awaited;
     struct sml_batch batch;
 
     client->inside++;
@@ -138,8 +148,10 @@ static void see_through(struct semel_client *client, struct sml_blocking *blocki
         sml_client_deliver(client, &batch, SML_ELSEWHERE);
         sml_mutex_lock(&client->lock);
     }
-    if (sml_client_may_borrow(client, blocking))
-        sml_client_borrow(client, blocking);
+    awaited = (struct sml_awaited){ &blocking->record.call, &blocking->word, 0,
+                                    blocking->record.call.deadline };
+    if (sml_client_may_borrow(client, &awaited))
+        sml_client_borrow(client, &awaited);
     sml_client_leave(client);
     sleep_until_done(blocking);
 }
@@ -265,10 +277,11 @@ static enum semel_status start_elsewhere(struct semel_client *client, struct sem
     return SEMEL_OK;
 }
 
-enum semel_status semel_client_start(struct semel_client *client, const char *method,
-                                     struct semel_bytes body,
-                                     const struct semel_call_options *options, semel_done_fn done,
-                                     void *user, struct semel_call **out_call)
+enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
+                                          struct semel_bytes body,
+                                          const struct semel_call_options *options,
+                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct semel_call **out_call)
 {
     struct sml_call described;
     enum semel_status status;
@@ -288,6 +301,7 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     if (!call)
         return SEMEL_NO_MEMORY;
     call->client = client;
+    call->record.call.stream = stream;
     call->done = done;
     call->user = user;
     /* The handle's reference exists before the completion can drop the other one. */
@@ -298,6 +312,14 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
     if (status != SEMEL_OK)
         free(call);
     return status;
+}
+
+enum semel_status semel_client_start(struct semel_client *client, const char *method,
+                                     struct semel_bytes body,
+                                     const struct semel_call_options *options, semel_done_fn done,
+                                     void *user, struct semel_call **out_call)
+{
+    return sml_client_start_stream(client, method, body, options, NULL, done, user, out_call);
 }
 
 void semel_call_cancel(struct semel_call *call)

@@ -20,11 +20,15 @@
 #include "os/random.h"
 #include "os/thread.h"
 #include "os/wake.h"
+#include "rpc/given.h"
+#include "rpc/intake.h"
 #include "rpc/pen.h"
 #include "rpc/result.h"
+#include "rpc/stream_wait.h"
 #include "session/link.h"
 
-#define SML_CLIENT_READ_BYTES 262144
+#define SML_CLIENT_BLOCKS_KEPT 2 /* to be read into */
+#define SML_CLIENT_BLOCKS_MAX 8
 #define SML_CLIENT_TICK (5 * SML_MS) /* of the I/O thread while callers read */
 
 /* What an event of the epoll set is about. */
@@ -51,10 +55,10 @@ struct sml_client_conn {
     uint64_t borrowed;      /* reads by callers */
     uint64_t borrowed_seen; /* of these, at the I/O thread's last tick */
     uint32_t streak;        /* lone calls one after the other */
-    uint8_t *in;            /* SML_CLIENT_READ_BYTES; the reader's */
-    size_t in_have;         /* bytes in `in` */
-    size_t in_used;         /* of these, consumed: `in` still backs results until compacted */
-    uint32_t address;       /* of the connection, or of the last attempt */
+    bool lent;              /* not armed: a stream's reader read last, and comes again */
+    struct sml_intake in;   /* the reader's */
+    size_t in_used;   /* of its bytes, consumed: they still back results until it is settled */
+    uint32_t address; /* of the connection, or of the last attempt */
 };
 
 /* A name is looked up on a thread of its own: that can take many seconds. */
@@ -69,6 +73,8 @@ struct sml_client_resolve {
 };
 
 struct sml_client_outbox;
+struct sml_client_reverse;
+struct semel_stream;
 
 struct semel_client {
     /* Constant after create. */
@@ -91,25 +97,32 @@ struct semel_client {
     struct sml_link link;
     struct sml_pen pen;
     struct sml_client_conn conn;
-    struct sml_list posted;  /* finished calls whose callbacks the I/O thread is to run */
-    struct sml_cond changed; /* of `state`, and of `inside` reaching 0 */
-    uint64_t now;            /* the clock, last read under the lock */
-    uint64_t asleep_until;   /* the I/O thread sleeps, at latest until then; 0: it is awake and
+    struct sml_sleepers sleepers; /* to be woken after the next unlock */
+    struct sml_list ready;        /* streams whose callbacks the I/O thread is to run */
+    uint64_t parts_written;       /* when parts were last written at once */
+    struct sml_list posted;       /* finished calls whose callbacks the I/O thread is to run */
+    struct sml_cond changed;      /* of `state`, and of `inside` reaching 0 */
+    uint64_t now;                 /* the clock, last read under the lock */
+    uint64_t asleep_until;        /* the I/O thread sleeps, at latest until then; 0: it is awake and
                                      will look at everything before it sleeps */
-    uint64_t span_min;       /* shortest deadline given since it last went to sleep */
-    uint32_t in_flight;      /* calls submitted and not yet collected */
-    uint32_t blocking;       /* of these, by blocked threads */
-    uint32_t inside;         /* threads that called in and will touch the client again */
-    uint32_t starts_on_io;   /* calls started by callbacks */
-    bool wake_wanted;        /* the I/O thread is to be woken after the next unlock */
-    bool exit;               /* the I/O thread is to leave when all is closed */
-    bool failure_untold;     /* the link failed; a stop may have come since */
+    uint64_t span_min;            /* shortest deadline given since it last went to sleep */
+    uint32_t in_flight;           /* calls submitted and not yet collected */
+    uint32_t blocking;            /* of these, by blocked threads */
+    uint32_t inside;              /* threads that called in and will touch the client again */
+    uint32_t starts_on_io;        /* calls started by callbacks */
+    bool wake_wanted;             /* the I/O thread is to be woken after the next unlock */
+    bool exit;                    /* the I/O thread is to leave when all is closed */
+    bool failure_untold;          /* the link failed; a stop may have come since */
     enum semel_status failure;
     char failure_text[SML_BYE_TEXT_BYTES + 1];
-    uint8_t *out; /* SML_PEN_BUFFER_BYTES: the pen's */
+    uint8_t *out;               /* SML_PEN_BUFFER_BYTES: the pen's */
+    struct sml_returns returns; /* its own lock */
+    struct sml_blocks *reads;   /* to be read into */
+    struct sml_blocks *writes;  /* parts to be sent */
     struct semel_client_counters counters;
 
-    struct sml_client_outbox *outbox; /* constant after create; NULL: none */
+    struct sml_client_outbox *outbox;   /* constant after create; NULL: none */
+    struct sml_client_reverse *reverse; /* exported methods; NULL: none yet, else constant */
 
     /* The I/O thread's. */
     struct sml_connect connect;
@@ -220,6 +233,32 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
                                       struct semel_bytes body,
                                       const struct semel_call_options *options);
 
+/* As semel_client_start, of a call with a stream. */
+enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
+                                          struct semel_bytes body,
+                                          const struct semel_call_options *options,
+                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct semel_call **out_call);
+
+/* --- client_stream.c --------------------------------------------------------------------- */
+
+/* News of streams reach whoever waits, with the next sml_client_unlock. Lock held, after the
+ * machine had input or time passed. */
+void sml_client_streams(struct semel_client *client);
+/* Items that are read may be so large; before the first is. */
+void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes);
+/* The I/O thread runs their callbacks. Lock not held; `ready` was taken under it. */
+void sml_client_run_ready(struct sml_list *ready);
+
+/* --- reverse_client.c: exported methods ---------------------------------------------------- */
+
+/* Does this thread run a handler of the client's? */
+bool sml_client_in_handler(struct semel_client *client);
+/* The client was stopped: wait until no handler runs, and no request is open. Lock not held. */
+void sml_client_stop_handlers(struct semel_client *client);
+/* After the I/O thread has left. */
+void sml_client_free_exports(struct semel_client *client);
+
 /* --- client_io.c: the I/O thread ---------------------------------------------------------- */
 
 void sml_client_io_main(void *client);
@@ -248,13 +287,23 @@ void sml_client_input(struct semel_client *client, struct sml_io io);
 /* What was consumed leaves `in`; the role is free. Results in place are gone. */
 void sml_client_release_reader(struct semel_client *client);
 
-/* Is the submitted call alone, so that its caller should read for itself? */
-bool sml_client_may_borrow(struct semel_client *client, const struct sml_blocking *blocking);
-/* Read until the call is done, or until somebody else had better read. The lock is released in
- * between. */
-void sml_client_borrow(struct semel_client *client, struct sml_blocking *blocking);
+/* What a blocked thread waits for: that `word` is no longer `seen`. */
+struct sml_awaited {
+    const struct sml_call *call; /* by which it would happen */
+    _Atomic uint32_t *word;
+    uint32_t seen;
+    uint64_t until;
+};
 
-/* Release the lock, then wake the I/O thread if that is wanted. */
+/* Is the call alone, so that whoever waits should read? */
+bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited *awaited);
+/* Read until it has happened, or until somebody else had better read. The lock is released in
+ * between. */
+void sml_client_borrow(struct semel_client *client, const struct sml_awaited *awaited);
+/* A stream's reader that has read comes no more, for now: let the I/O thread watch. */
+void sml_client_recall(struct semel_client *client);
+
+/* Release the lock, then wake whoever is to be woken, and give back what was given. */
 void sml_client_unlock(struct semel_client *client);
 /* The end of a visit that began with `inside++`: settle and unlock for good. */
 void sml_client_leave(struct semel_client *client);

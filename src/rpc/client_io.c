@@ -144,7 +144,9 @@ static void finish_close(struct semel_client *client)
     client->pen.writes = client->pen.bytes = 0;
     sml_channel_move(&channel, &conn->channel);
     conn->watched_read = conn->watched_write = 0;
-    conn->in_have = conn->in_used = 0;
+    conn->in.from = conn->in.end;
+    conn->in_used = 0;
+    sml_intake_settle(&conn->in);
     conn->open = conn->closing = conn->broken = conn->armed = false;
     sml_client_unlock(client);
     sml_channel_close(&channel);
@@ -185,8 +187,7 @@ static void say_last(struct semel_client *client)
     uint64_t until = sml_clock_now() + LAST_WORDS;
 
     for (int times = 0; !conn->broken && !conn->closing && !pen->broken; times++) {
-        if (!pen->held && sml_pen_unsent(pen) == 0 &&
-            !sml_link_wants_write(&client->link, client->now))
+        if (!pen->held && !sml_pen_unsent(pen) && !sml_link_wants_write(&client->link, client->now))
             return;
         if (times > 0 && sml_clock_now() >= until)
             return;
@@ -231,7 +232,8 @@ static void end_broken(struct semel_client *client)
     sml_client_watch(client);
     /* It cannot even be watched: read no more. */
     if (conn->armed && !conn->watched_read) {
-        sml_link_closed(&client->link, SEMEL_LINK_LOST, conn->in_have > 0, client->now);
+        sml_link_closed(&client->link, SEMEL_LINK_LOST, sml_intake_size(&conn->in) > 0,
+                        client->now);
         conn->closing = true;
     }
 }
@@ -249,7 +251,7 @@ static void end_reading(struct semel_client *client)
         return;
     sml_link_closed(&client->link,
                     client->pen.broken ? sml_io_status(client->pen.error) : SEMEL_LINK_LOST,
-                    conn->in_have > 0, client->now);
+                    sml_intake_size(&conn->in) > 0, client->now);
     conn->closing = true;
 }
 
@@ -266,6 +268,7 @@ static void connected(struct semel_client *client)
     conn->closing = conn->broken = false;
     conn->reader = SML_READER_NONE;
     conn->streak = 0;
+    conn->lent = false;
     conn->shut_at = SML_NEVER;
     sml_pen_open(&client->pen, &conn->channel);
     sml_client_watch(client);
@@ -421,15 +424,19 @@ static void carry_out(struct semel_client *client)
 static void deliver_all(struct semel_client *client)
 {
     struct sml_batch batch;
-    struct sml_list posted;
+    struct sml_list posted, ready;
 
     sml_batch_init(&batch);
     sml_list_init(&posted);
+    sml_list_init(&ready);
+    sml_client_streams(client);
     sml_client_collect(client, &batch);
     sml_list_move_all(&posted, &client->posted);
-    if (batch.count == 0 && sml_list_empty(&posted))
+    sml_list_move_all(&ready, &client->ready);
+    if (batch.count == 0 && sml_list_empty(&posted) && sml_list_empty(&ready))
         return;
     sml_client_unlock(client);
+    sml_client_run_ready(&ready);
     sml_client_deliver(client, &batch, SML_ON_IO);
     sml_client_run_posted(&posted);
     sml_mutex_lock(&client->lock);
@@ -442,6 +449,7 @@ static bool something_to_do(const struct semel_client *client)
     return client->link.close_wanted || client->link.save_wanted ||
            (client->link.connect_wanted && !conn->closing) ||
            !sml_list_empty(&client->link.caller.done) || !sml_list_empty(&client->posted) ||
+           !sml_list_empty(&client->ready) || !sml_list_empty(&client->link.caller.events) ||
            (conn->open && !conn->closing && conn->broken) ||
            (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||
            (conn->open && !conn->closing && !client->pen.held && !client->pen.blocked &&
@@ -459,6 +467,7 @@ static void tick_reader(struct semel_client *client)
         return;
     if (conn->reader == SML_READER_NONE && conn->borrowed == conn->borrowed_seen) {
         conn->armed = true;
+        conn->lent = false;
         sml_client_watch(client);
     }
     conn->borrowed_seen = conn->borrowed;
@@ -492,13 +501,15 @@ static void read_once(struct semel_client *client)
 {
     struct sml_client_conn *conn = &client->conn;
     struct sml_io io;
+    uint8_t *at;
+    size_t room;
 
     if (!conn->open || conn->closing || !conn->armed || conn->reader != SML_READER_NONE)
         return;
     conn->reader = SML_READER_IO;
     sml_client_unlock(client);
-    io = sml_channel_read(&conn->channel, conn->in + conn->in_have,
-                          SML_CLIENT_READ_BYTES - conn->in_have);
+    at = sml_intake_room(&conn->in, &room);
+    io = sml_channel_read(&conn->channel, at, room);
     sml_mutex_lock(&client->lock);
     sml_client_input(client, io);
     deliver_all(client);

@@ -32,12 +32,16 @@
 
 static void unlock(struct semel_client *client)
 {
+    struct sml_sleepers sleepers = client->sleepers;
     bool wake = client->wake_wanted;
 
     client->wake_wanted = false;
+    client->sleepers.count = 0;
     sml_mutex_unlock(&client->lock);
+    sml_sleepers_wake(&sleepers);
     if (wake)
         sml_wake_signal(&client->wake);
+    sml_returns_run(&client->returns);
 }
 
 void sml_client_unlock(struct semel_client *client)
@@ -156,14 +160,16 @@ void sml_client_settle(struct semel_client *client)
 
     publish_state(client);
     if (conn->open && !conn->closing && !conn->armed && conn->reader == SML_READER_NONE &&
-        client->in_flight > 0) {
+        client->in_flight > (conn->lent ? 1 : 0)) {
         conn->armed = true;
+        conn->lent = false;
         sml_client_watch(client);
     }
     /* Awake, it looks at everything before it sleeps. */
     if (client->asleep_until == 0)
         return;
-    if (client->link.close_wanted || client->link.connect_wanted || client->link.save_wanted ||
+    if (!sml_list_empty(&client->ready) || !sml_list_empty(&client->link.caller.events) ||
+        client->link.close_wanted || client->link.connect_wanted || client->link.save_wanted ||
         conn->broken || !sml_list_empty(&client->link.caller.done) ||
         (conn->closing && conn->reader == SML_READER_NONE && !client->pen.held) ||
         sml_link_timeout(&client->link) < client->asleep_until)
@@ -173,7 +179,7 @@ void sml_client_settle(struct semel_client *client)
 void sml_client_leave(struct semel_client *client)
 {
     sml_client_settle(client);
-    if (client->wake_wanted) {
+    if (client->wake_wanted || client->sleepers.count > 0 || sml_returns_any(&client->returns)) {
         unlock(client);
         sml_mutex_lock(&client->lock);
     }
@@ -209,10 +215,12 @@ void sml_client_input(struct semel_client *client, struct sml_io io)
     if (io.kind == SML_IO_MOVED) {
         client->counters.reads++;
         client->counters.bytes_received += io.bytes;
-        conn->in_have += io.bytes;
-        sml_link_input(&client->link, conn->in, conn->in_have, &conn->in_used, client->now);
+        conn->in.end += io.bytes;
+        client->link.caller.backing = &conn->in.block->backing;
+        sml_link_input(&client->link, sml_intake_data(&conn->in), sml_intake_size(&conn->in),
+                       &conn->in_used, client->now);
     } else {
-        bool mid_frame = conn->in_have > 0 || sml_pen_unsent(&client->pen) > 0;
+        bool mid_frame = sml_intake_size(&conn->in) > 0 || sml_pen_unsent(&client->pen);
 
         sml_link_closed(&client->link, sml_io_status(io), mid_frame, client->now);
         conn->closing = true;
@@ -225,11 +233,16 @@ void sml_client_release_reader(struct semel_client *client)
 {
     struct sml_client_conn *conn = &client->conn;
 
-    conn->in_have -= conn->in_used;
-    if (conn->in_have > 0 && conn->in_used > 0)
-        memmove(conn->in, conn->in + conn->in_used, conn->in_have);
+    conn->in.from += conn->in_used;
     conn->in_used = 0;
+    sml_intake_settle(&conn->in);
     conn->reader = SML_READER_NONE;
+}
+
+void sml_client_recall(struct semel_client *client)
+{
+    client->conn.lent = false;
+    sml_client_settle(client);
 }
 
 /* --- the borrowed role ------------------------------------------------------------------ */
@@ -242,9 +255,9 @@ static bool readable_by_caller(const struct semel_client *client)
            conn->reader == SML_READER_NONE && client->link.state == SML_LINK_UP;
 }
 
-static bool is_done(const struct sml_blocking *blocking)
+static bool has_happened(const struct sml_awaited *awaited)
 {
-    return atomic_load_explicit(&blocking->word, memory_order_acquire) == 1;
+    return atomic_load_explicit(awaited->word, memory_order_acquire) != awaited->seen;
 }
 
 /* The I/O thread stops watching, so that lone callers can read. It is asleep, and must look again
@@ -258,7 +271,7 @@ static void disarm(struct semel_client *client)
         client->wake_wanted = true;
 }
 
-bool sml_client_may_borrow(struct semel_client *client, const struct sml_blocking *blocking)
+bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited *awaited)
 {
     struct sml_client_conn *conn = &client->conn;
 
@@ -266,7 +279,7 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_blockin
         conn->streak = 0;
         return false;
     }
-    if (is_done(blocking) || blocking->record.call.phase != SML_CALL_SENT || client->pen.blocked ||
+    if (has_happened(awaited) || awaited->call->phase != SML_CALL_SENT || client->pen.blocked ||
         client->pen.held || client->link.state != SML_LINK_UP)
         return false;
     if (conn->armed && ++conn->streak >= STREAK && client->asleep_until != 0)
@@ -274,22 +287,24 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_blockin
     return readable_by_caller(client);
 }
 
-void sml_client_borrow(struct semel_client *client, struct sml_blocking *blocking)
+void sml_client_borrow(struct semel_client *client, const struct sml_awaited *awaited)
 {
     struct sml_client_conn *conn = &client->conn;
     struct sml_batch batch;
     struct sml_io io;
+    uint8_t *at;
+    size_t room;
 
     sml_batch_init(&batch);
-    while (!is_done(blocking) && client->in_flight > 0 && readable_by_caller(client)) {
+    while (!has_happened(awaited) && client->in_flight > 0 && readable_by_caller(client)) {
         conn->reader = SML_READER_CALLER;
         conn->borrowed++;
         unlock(client);
-        io = sml_channel_read_wait(&conn->channel, conn->in + conn->in_have,
-                                   SML_CLIENT_READ_BYTES - conn->in_have,
-                                   blocking->record.call.deadline);
+        at = sml_intake_room(&conn->in, &room);
+        io = sml_channel_read_wait(&conn->channel, at, room, awaited->until);
         sml_mutex_lock(&client->lock);
         sml_client_input(client, io);
+        sml_client_streams(client);
         sml_client_collect(client, &batch);
         if (batch.count) {
             unlock(client);
@@ -299,7 +314,7 @@ void sml_client_borrow(struct semel_client *client, struct sml_blocking *blockin
         sml_client_release_reader(client);
         if (io.kind == SML_IO_AGAIN)
             return;
-        if (sml_pen_unsent(&client->pen) == 0 && sml_link_wants_write(&client->link, client->now))
+        if (!sml_pen_unsent(&client->pen) && sml_link_wants_write(&client->link, client->now))
             sml_client_write(client, false);
     }
 }

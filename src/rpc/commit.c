@@ -239,6 +239,7 @@ static void recycle(struct semel_request *request)
     struct semel_server *server = request->server;
 
     request->in = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_queue_unstarted_locked(server, request);

@@ -100,6 +100,7 @@ void sml_commit_abandon(struct sml_commit *commit)
                 continue;
             sml_callee_postpone_to_restart(&served->session->callee, in);
             sml_info_unref(request->info);
+            sml_request_close_stream(request);
             free(request);
         }
     }

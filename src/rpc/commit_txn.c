@@ -41,11 +41,19 @@ static void end_request(struct semel_request *request)
 
     request->in = NULL;
     request->txn = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_request_settle_locked(request);
     sml_server_recycle_locked(server, request);
     sml_mutex_unlock(&server->queue_lock);
+}
+
+/* How its method did; before end_request, on the committer's thread. */
+static void tally(const struct semel_request *request, enum semel_outcome outcome, uint64_t now)
+{
+    sml_method_tally(request->method, sml_slot_of_committer(request->server), outcome,
+                     now - request->arrived);
 }
 
 /* Nothing of it is kept: its verdict is the machine's own, or not executed. `key_free`: nobody else
@@ -67,6 +75,7 @@ static void end_undone(struct semel_request *request, bool key_free, enum semel_
     sml_mutex_lock(served->lock);
     in->proven = key_free && in->key_bytes > 0;
     (void)sml_callee_finish(callee, in, &verdict, reply);
+    tally(request, SEMEL_NOT_EXECUTED, sml_clock_now());
     end_request(request);
     sml_commit_touch(served);
     sml_commit_write(served);
@@ -358,6 +367,8 @@ static enum sml_stored run(struct sml_commit *commit, struct transaction *t,
 /* Decided calls get their verdicts, and replies leave: once for each session in a row. */
 static void tell(struct sml_commit *commit, struct transaction *t)
 {
+    uint64_t now = sml_clock_now();
+
     atomic_fetch_add_explicit(&commit->totals.recorded, t->count, memory_order_relaxed);
     for (uint32_t i = 0; i < t->count;) {
         struct sml_served *served = t->requests[i]->served;
@@ -366,6 +377,7 @@ static void tell(struct sml_commit *commit, struct transaction *t)
         for (; i < t->count && t->requests[i]->served == served; i++) {
             struct sml_change change = { SML_CHANGE_END, t->requests[i]->in };
 
+            tally(t->requests[i], t->requests[i]->in->verdict.outcome, now);
             sml_callee_recorded(&served->session->callee, &change, t->rows[i], true);
             end_request(t->requests[i]);
         }

@@ -6,6 +6,7 @@
  * buffer, releases the lock, sends without blocking, and takes the lock again, for at most
  * SML_PEN_ROUNDS rounds. What is left then is the I/O thread's. If somebody writes already, that
  * one will pull the new frames too, or pass them on. The buffer is lent only while bytes are in it.
+ * Parts that are left in their places are held until they are sent or the channel is given up.
  *
  *   CLEAR   nothing is left to be written
  *   TAKEN   somebody else writes, or the channel is full: nothing to do, it will be seen to
@@ -27,6 +28,7 @@
 
 #include "io/channel.h"
 #include "os/mutex.h"
+#include "session/stream.h"
 
 #define SML_PEN_ROUNDS 2
 #define SML_PEN_BUFFER_BYTES 262144 /* a good size for `lend` */
@@ -44,8 +46,9 @@ enum sml_pen_end {
 
 /* The machine behind a pen. All are called with the lock held. */
 struct sml_pen_ops {
-    /* Encode what is due, at most `room` bytes (at least SML_FRAME_BYTES_MAX). */
-    size_t (*pull)(void *owner, uint8_t *out, size_t room);
+    /* Encode what is due, at most `room` bytes (at least SML_FRAME_BYTES_MAX); large parts go to
+     * `views`, which is empty, and are written from where they are. */
+    size_t (*pull)(void *owner, uint8_t *out, size_t room, struct sml_views *views);
     /* Would a pull give anything now? */
     bool (*wants)(void *owner);
     /* A buffer of at least SML_FRAME_BYTES_MAX bytes; NULL: none now (STARVED is the result). */
@@ -65,6 +68,9 @@ struct sml_pen {
     struct sml_io error;    /* when broken */
     uint8_t *buffer;        /* while bytes are in it */
     size_t room, at, end;   /* of buffer: size, first byte not sent, end of the bytes */
+    struct sml_views views; /* what goes between them */
+    uint32_t view;          /* the first of these that is not sent */
+    size_t view_at;         /* ... and of that, what was sent */
     uint64_t writes, bytes; /* system calls that moved bytes, and how many */
 };
 
@@ -87,10 +93,10 @@ enum sml_pen_end sml_pen_write(struct sml_pen *pen, bool others);
 /* The channel is writable again. */
 enum sml_pen_end sml_pen_writable(struct sml_pen *pen);
 
-/* Bytes taken from the machine and not yet given to the channel: part of a frame perhaps. */
-static inline size_t sml_pen_unsent(const struct sml_pen *pen)
+/* Are there bytes taken from the machine and not yet given to the channel: part of a frame? */
+static inline bool sml_pen_unsent(const struct sml_pen *pen)
 {
-    return pen->end - pen->at;
+    return pen->at < pen->end || pen->view < pen->views.count;
 }
 
 #endif

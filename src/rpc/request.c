@@ -79,12 +79,19 @@ struct semel_key semel_request_key(const struct semel_request *request)
 {
     struct semel_key none = { { 0 } };
 
+    if (request->in && request->away)
+        return request->away->key(request);
     return request->in ? sml_request_key_of(request->served, request->in) : none;
 }
 
 bool semel_request_cancelled(const struct semel_request *request)
 {
     return request->in && atomic_load_explicit(&request->in->cancelled, memory_order_relaxed);
+}
+
+bool semel_request_forced(const struct semel_request *request)
+{
+    return atomic_load(&request->forced);
 }
 
 bool semel_request_caller_left(const struct semel_request *request)
@@ -140,6 +147,11 @@ void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn f
     struct semel_server *server = request->server;
     bool over = request->in == NULL || (request->txn && request->txn->said), now;
 
+    if (request->away) {
+        if (!over && request->away->is_mine(request))
+            request->away->on_cancel(request, fn, user);
+        return;
+    }
     if (over || !sml_origin_is_mine(&server->origin))
         return;
     request->watched = true;
@@ -215,6 +227,8 @@ static void part_with(struct semel_request *request)
     bool spawn;
 
     sml_mutex_lock(&server->queue_lock);
+    sml_method_tally(request->method, sml_slot_of_taken(server), request->outcome,
+                     sml_clock_now() - request->arrived);
     sml_request_settle_locked(request);
     sml_queue_wake_committer_locked(server); /* the method's next call may start */
     worker = sml_server_kick_locked(server, &spawn);
@@ -245,6 +259,8 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
         sml_served_receipts(served);
     request->in = NULL;
     request->finished = true;
+    sml_request_close_stream(request);
+    request->outcome = verdict->outcome;
     sml_info_unref(request->info);
     sml_commit_touch(served);
     done = sml_served_done(served);
@@ -283,6 +299,20 @@ static enum semel_status say(struct semel_request *request, const struct parts *
     return SEMEL_OK;
 }
 
+static enum semel_status finish_away(struct semel_request *request, const struct parts *parts)
+{
+    struct sml_verdict verdict = { .outcome = parts->outcome,
+                                   .status = parts->status,
+                                   .code = (int32_t)parts->code,
+                                   .text = parts->text,
+                                   .detail = parts->detail,
+                                   .trace = parts->trace,
+                                   .body = parts->body };
+
+    return request->away->is_mine(request) ? request->away->finish(request, &verdict)
+                                           : SEMEL_FORKED;
+}
+
 static enum semel_status finish(struct semel_request *request, const struct parts *parts)
 {
     struct sml_served *served = request->served;
@@ -292,6 +322,8 @@ static enum semel_status finish(struct semel_request *request, const struct part
 
     if (request->in == NULL)
         return SEMEL_ALREADY;
+    if (request->away)
+        return finish_away(request, parts);
     if (request->txn)
         return say(request, parts);
     if (!sml_origin_is_mine(&request->server->origin))
@@ -389,6 +421,8 @@ enum semel_status semel_request_never_ran(struct semel_request *request, const c
 
 void semel_request_take(struct semel_request *request)
 {
+    if (request->away && !request->taken && request->in)
+        request->away->take(request);
     if (request->taken || request->runner == NULL || request->in == NULL)
         return;
     request->taken = true;
@@ -407,6 +441,11 @@ static void finish_unknown(struct semel_request *request, enum semel_status stat
     struct sml_words words;
     uint8_t *reply;
 
+    if (request->in && request->away) {
+        parts.text = cut(why, SEMEL_TEXT_BYTES);
+        (void)finish_away(request, &parts);
+        return;
+    }
     if (request->in == NULL || request->txn || !sml_origin_is_mine(&request->server->origin))
         return; /* a transaction that is dropped is undone when its handler returns */
     if (tells_itself(request))

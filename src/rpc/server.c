@@ -4,6 +4,7 @@
  * NEW -> SERVING -> STOPPED. Everything that touches connections is done by the leader; the
  * functions here leave a word for it. A server that was never started goes to STOPPED at once. */
 #include "rpc/server_internal.h"
+#include "rpc/item.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,12 +61,14 @@ static bool is_kept(int64_t ms)
 
 static bool is_valid(const struct semel_server_options *o)
 {
-    return !o->no_workers && o->workers <= 4096 && !(o->backlog_none && o->backlog > 0) &&
-           o->window_calls <= SEMEL_WINDOW_CALLS_MAX && o->body_bytes <= SEMEL_BODY_BYTES_MAX &&
-           o->session_bytes >= o->body_bytes && is_span(o->handshake_ms) &&
-           is_kept(o->idle_session_ms) && is_kept(o->key_retention_ms) &&
+    return !o->no_workers && o->workers <= SML_WORKERS_MAX &&
+           !(o->backlog_none && o->backlog > 0) && o->window_calls <= SEMEL_WINDOW_CALLS_MAX &&
+           o->body_bytes <= SEMEL_BODY_BYTES_MAX && o->session_bytes >= o->body_bytes &&
+           is_span(o->handshake_ms) && is_kept(o->idle_session_ms) &&
+           is_kept(o->key_retention_ms) &&
            (o->store == NULL || o->body_bytes <= SEMEL_STORED_BODY_BYTES_MAX) &&
-           (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) && is_span(o->busy_ms);
+           (o->heartbeat_ms < 0 || is_span(o->heartbeat_ms)) && is_span(o->busy_ms) &&
+           (unsigned)o->inspection <= SEMEL_INSPECT_NONE;
 }
 
 /* --- creation and release ------------------------------------------------------------------ */
@@ -77,7 +80,7 @@ static void init_lists(struct semel_server *server)
         &server->batch,      &server->doomed,    &server->stash,       &server->short_queue,
         &server->long_queue, &server->left,      &server->all_workers, &server->idle,
         &server->posted,     &server->newcomers, &server->to_tell,     &server->free_requests,
-        &server->unstarted,  &server->txns,
+        &server->unstarted,  &server->txns,      &server->admin.asked,
     };
 
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
@@ -129,7 +132,7 @@ static void init_host(struct semel_server *server)
         .silence = beats ? 4 * (uint64_t)o->heartbeat_ms * SML_MS : SML_NEVER,
         .heartbeat_ms = beats ? (uint32_t)o->heartbeat_ms : 0,
         .durable = o->store != NULL,
-        .features = o->store ? SML_FEATURE_KEYS : 0,
+        .features = SML_FEATURE_PARTS | (o->store ? SML_FEATURE_KEYS : 0),
         .methods = { keeps_records, server },
     };
 
@@ -141,12 +144,24 @@ static void init_host(struct semel_server *server)
     sml_host_init(&server->host, &sml_mem_libc, &entropy, &host);
 }
 
+/* Something that a handler gave away is to be given back: by the leader. */
+static void on_returns(struct sml_returns *returns)
+{
+    struct semel_server *server = SML_CONTAINER(returns, struct semel_server, returns);
+
+    sml_mutex_lock(&server->queue_lock);
+    sml_server_nudge_locked(server);
+    sml_mutex_unlock(&server->queue_lock);
+}
+
 static enum semel_status open_system(struct semel_server *server)
 {
     enum semel_status status;
 
-    server->read_buffer = malloc(SML_READ_BYTES);
-    if (server->read_buffer == NULL)
+    server->reads = sml_blocks_create(SML_INTAKE_BYTES, SML_BLOCKS_KEPT, SML_BLOCKS_MAX);
+    server->writes = sml_blocks_create(SML_FRAGMENT_BYTES, SML_PART_BLOCKS_KEPT, UINT32_MAX);
+    if (server->reads == NULL || server->writes == NULL ||
+        !sml_intake_open(&server->in, server->reads))
         return SEMEL_NO_MEMORY;
     status = sml_random_init(&server->random);
     if (status == SEMEL_OK)
@@ -168,7 +183,24 @@ static void close_system(struct semel_server *server)
     sml_wake_close(&server->wake);
     sml_epoll_close(&server->epoll);
     sml_random_fini(&server->random);
-    free(server->read_buffer);
+    sml_intake_close(&server->in);
+    sml_blocks_destroy(server->reads);
+    sml_blocks_destroy(server->writes);
+    sml_returns_fini(&server->returns);
+}
+
+static void free_methods(struct semel_server *server)
+{
+    for (int i = 0; i < SML_METHOD_BUCKETS; i++) {
+        struct sml_method *method = atomic_load(&server->methods[i]);
+
+        while (method) {
+            struct sml_method *next = method->next;
+
+            sml_method_free(method);
+            method = next;
+        }
+    }
 }
 
 enum semel_status semel_server_create(struct semel_server **out_server,
@@ -182,6 +214,7 @@ enum semel_status semel_server_create(struct semel_server **out_server,
     server = calloc(1, sizeof *server);
     if (server == NULL)
         return SEMEL_NO_MEMORY;
+    sml_returns_init(&server->returns, on_returns);
     if (options)
         server->options = *options;
     fill_defaults(&server->options);
@@ -192,18 +225,23 @@ enum semel_status semel_server_create(struct semel_server **out_server,
     server->epoll.fd = server->wake.fd = server->alarm.fd = -1;
     server->goodbye_until = server->pauses_end = SML_NEVER;
     atomic_store(&server->drain_until, SML_NEVER);
+    sml_origin_init(&server->origin);
+    init_lists(server);
+    init_locks(server);
     status = is_valid(&server->options) ? open_system(server) : SEMEL_INVALID;
+    if (status == SEMEL_OK)
+        status = sml_admin_init(server);
     if (status == SEMEL_OK)
         status = sml_commit_init(&server->commit, server, server->options.store,
                                  (uint64_t)server->options.key_retention_ms);
     if (status != SEMEL_OK) {
+        free_methods(server);
+        fini_locks(server);
         close_system(server);
+        sml_origin_fini(&server->origin);
         free(server);
         return status;
     }
-    sml_origin_init(&server->origin);
-    init_lists(server);
-    init_locks(server);
     init_host(server);
     *out_server = server;
     return SEMEL_OK;
@@ -217,20 +255,6 @@ static void free_requests(struct sml_list *list)
         free(SML_CONTAINER(node, struct semel_request, link));
 }
 
-static void free_methods(struct semel_server *server)
-{
-    for (int i = 0; i < SML_METHOD_BUCKETS; i++) {
-        struct sml_method *method = atomic_load(&server->methods[i]);
-
-        while (method) {
-            struct sml_method *next = method->next;
-
-            free(method);
-            method = next;
-        }
-    }
-}
-
 /* Nothing runs, nobody else is inside. */
 static void release(struct semel_server *server)
 {
@@ -239,6 +263,7 @@ static void release(struct semel_server *server)
     while ((node = sml_list_pop_front(&server->newcomers)) != NULL)
         sml_conn_discard(SML_CONTAINER(node, struct sml_conn, all));
     sml_server_close_places(server);
+    sml_reverse_forsake(server);
     free_requests(&server->stash);
     free_requests(&server->free_requests);
     free_methods(server);
@@ -287,9 +312,15 @@ static enum semel_status start_threads(struct semel_server *server)
     server->watched = true;
     sml_mutex_unlock(&server->queue_lock);
     for (uint32_t i = 0; i < count && status == SEMEL_OK; i++) {
+        bool enough;
+
+        /* The first ones may have work already, and have called for others. */
         sml_mutex_lock(&server->queue_lock);
-        server->threads++;
+        enough = server->threads >= count;
+        server->threads += !enough;
         sml_mutex_unlock(&server->queue_lock);
+        if (enough)
+            break;
         status = sml_server_spawn(server, false);
         if (status != SEMEL_OK) {
             sml_mutex_lock(&server->queue_lock);
@@ -332,7 +363,8 @@ enum semel_status semel_server_start(struct semel_server *server)
     sml_mutex_unlock(&server->queue_lock);
     if (status != SEMEL_OK)
         return status;
-    if (sml_commit_is_durable(&server->commit))
+    status = sml_reverse_start(server);
+    if (status == SEMEL_OK && sml_commit_is_durable(&server->commit))
         status = restore(server);
     if (status == SEMEL_OK)
         status = sml_commit_start(&server->commit);
@@ -444,6 +476,7 @@ static void forsake(struct semel_server *server)
     }
     for (node = server->conns.next; node != &server->conns; node = node->next)
         sml_channel_close(&SML_CONTAINER(node, struct sml_conn, all)->channel);
+    sml_reverse_forsake(server);
     free_methods(server);
     close_system(server);
     sml_origin_fini(&server->origin);
@@ -465,10 +498,12 @@ enum semel_status semel_server_destroy(struct semel_server *server)
     while (!server->quit || server->threads > 0 || server->unfinished > 0 || server->waiting > 0)
         sml_cond_wait(&server->changed, &server->queue_lock);
     sml_mutex_unlock(&server->queue_lock);
+    sml_reverse_stop(server);
     sml_commit_stop(&server->commit);
     if (server->watched)
         sml_watchdog_stop(server);
     sml_server_reap(server);
+    sml_admin_fini(server);
     release(server);
     return SEMEL_OK;
 }

@@ -16,9 +16,12 @@
 
 /* --- the pen's machine ------------------------------------------------------------------- */
 
-static size_t pull(void *owner, uint8_t *out, size_t room)
+static size_t pull(void *owner, uint8_t *out, size_t room, struct sml_views *views)
 {
     struct sml_conn *conn = owner;
+
+    if (conn->peer.session)
+        conn->peer.session->callee.views = views;
 
     return sml_peer_pull(&conn->peer, out, room, sml_clock_now());
 }
@@ -183,8 +186,7 @@ void sml_conn_touch(struct sml_conn *conn)
     sml_list_push_back(&conn->server->touched, &conn->touched_link);
 }
 
-/* The leader is to flush it; lock held, any thread. */
-static void post(struct sml_conn *conn)
+void sml_conn_post(struct sml_conn *conn)
 {
     struct semel_server *server = conn->server;
 
@@ -224,15 +226,15 @@ void sml_conn_write(struct sml_conn *conn)
         break;
     case SML_PEN_BROKEN:
         sml_channel_shutdown(&conn->channel);
-        post(conn);
+        sml_conn_post(conn);
         break;
     case SML_PEN_MORE:
     case SML_PEN_STARVED:
-        post(conn);
+        sml_conn_post(conn);
         break;
     case SML_PEN_CLEAR:
         if (conn->peer.state == SML_PEER_CLOSING || conn->goodbye)
-            post(conn);
+            sml_conn_post(conn);
         break;
     case SML_PEN_TAKEN:
     case SML_PEN_CLOSED:
@@ -287,6 +289,11 @@ static bool after_write(struct sml_conn *conn, enum sml_pen_end end)
     return false;
 }
 
+static bool is_mid_frame(const struct sml_conn *conn)
+{
+    return conn->rest_bytes > 0 || conn->in.block;
+}
+
 static void lost(struct sml_conn *conn, struct sml_io io)
 {
     struct semel_server *server = conn->server;
@@ -295,7 +302,7 @@ static void lost(struct sml_conn *conn, struct sml_io io)
 
     sml_mutex_lock(conn->lock);
     state = conn->peer.state;
-    mid_frame = conn->rest_bytes > 0 || sml_pen_unsent(&conn->pen) > 0;
+    mid_frame = is_mid_frame(conn) || sml_pen_unsent(&conn->pen);
     if (conn->pen.broken)
         io = conn->pen.error;
     sml_mutex_unlock(conn->lock);
@@ -306,7 +313,7 @@ static void lost(struct sml_conn *conn, struct sml_io io)
         if (mid_frame)
             atomic_fetch_add_explicit(&server->totals.lost_mid_frame, 1, memory_order_relaxed);
     }
-    if (state != SML_PEER_CLOSING && (state != SML_PEER_NEW || conn->rest_bytes > 0))
+    if (state != SML_PEER_CLOSING && (state != SML_PEER_NEW || is_mid_frame(conn)))
         sml_server_log(server, SEMEL_LOG_INFO, "%s: connection lost%s: %s", conn->info->address,
                        mid_frame ? " inside a frame" : "", sml_io_text(io));
     sml_conn_close(conn);
@@ -340,9 +347,9 @@ static void flush(struct sml_conn *conn, bool writable)
         sml_mutex_unlock(conn->lock);
         return;
     }
-    if (writable)
-        arm(conn, false);
     end = writable ? sml_pen_writable(&conn->pen) : sml_pen_write(&conn->pen, false);
+    if (writable && !conn->pen.blocked)
+        arm(conn, false);
     if (end == SML_PEN_CLEAR && conn->goodbye && conn->peer.state != SML_PEER_CLOSING) {
         /* Sessions in memory end with their server, and who else could say so: callers of what
          * still ran are told at once instead of at their deadline. */
@@ -402,6 +409,7 @@ void sml_conn_close(struct sml_conn *conn)
     sml_list_push_back(&server->doomed, &conn->all);
     server->conn_count--;
     atomic_fetch_sub_explicit(&server->totals.open, 1, memory_order_relaxed);
+    sml_intake_close(&conn->in);
     free(conn->rest);
     conn->rest = NULL;
     conn->rest_bytes = conn->rest_room = 0;
@@ -455,7 +463,7 @@ void sml_conn_timer(struct sml_conn *conn, uint64_t now)
 
 /* --- reading ----------------------------------------------------------------------------- */
 
-/* Keep what ends inside a frame. */
+/* Keep what ends inside a frame: apart, which costs a copy now and another later. */
 static bool keep_rest(struct sml_conn *conn, const uint8_t *data, size_t bytes)
 {
     if (bytes == 0 || bytes > conn->rest_room) {
@@ -474,6 +482,42 @@ static bool keep_rest(struct sml_conn *conn, const uint8_t *data, size_t bytes)
     memmove(conn->rest, data, bytes);
     conn->rest_bytes = bytes;
     return true;
+}
+
+/* The connection goes on in the block that the leader has read into, the leader in another. */
+static bool keep_block(struct sml_conn *conn)
+{
+    struct semel_server *server = conn->server;
+    struct sml_intake fresh;
+
+    if (!sml_intake_open(&fresh, server->reads))
+        return false;
+    conn->in = server->in;
+    server->in = fresh;
+    sml_intake_settle(&conn->in);
+    return true;
+}
+
+/* What was read is done with, but for what ends inside a frame. */
+static bool keep(struct sml_conn *conn, struct sml_intake *in)
+{
+    size_t size = sml_intake_size(in);
+    bool kept = true;
+
+    if (in == &conn->in && size > 0) {
+        sml_intake_settle(in);
+        return true;
+    }
+    if (in == &conn->in) {
+        sml_intake_close(in);
+        return true;
+    }
+    if (size >= SML_REST_BYTES && keep_block(conn))
+        return keep_rest(conn, NULL, 0);
+    kept = keep_rest(conn, sml_intake_data(in), size);
+    in->from = in->end;
+    sml_intake_settle(in);
+    return kept;
 }
 
 static void report_closing(struct sml_conn *conn)
@@ -506,43 +550,48 @@ static void count_closing(struct sml_conn *conn)
 }
 
 /* One step of the peer machine. Returns its event; the session's calls are collected. */
-static enum sml_peer_event step(struct sml_conn *conn, const uint8_t *data, size_t size,
-                                size_t *out_used, struct sml_hello *out_hello, uint64_t now)
+static enum sml_peer_event step(struct sml_conn *conn, struct sml_intake *in,
+                                struct sml_hello *out_hello, uint64_t now)
 {
+    struct sml_sleepers sleepers = { 0 };
     enum sml_peer_event event;
+    size_t used;
 
     sml_mutex_lock(conn->lock);
-    event = sml_peer_input(&conn->peer, data, size, out_used, out_hello, now);
+    if (conn->served)
+        conn->served->session->callee.backing = &in->block->backing;
+    event = sml_peer_input(&conn->peer, sml_intake_data(in), sml_intake_size(in), &used, out_hello,
+                           now);
     if (conn->served && event != SML_PEER_ENDED)
-        sml_served_collect(conn->served);
+        sml_served_collect(conn->served, now, &sleepers);
     if (sml_peer_wants_write(&conn->peer) || conn->peer.state == SML_PEER_CLOSING)
         sml_conn_touch(conn);
     sml_mutex_unlock(conn->lock);
+    sml_sleepers_wake(&sleepers);
+    in->from += used;
     return event;
 }
 
-static void feed(struct sml_conn *conn, const uint8_t *data, size_t size)
+static void feed(struct sml_conn *conn, struct sml_intake *in)
 {
     uint64_t now = sml_clock_now();
     struct sml_hello hello;
     enum sml_peer_event event;
-    size_t at = 0, used;
 
-    while ((event = step(conn, data + at, size - at, &used, &hello, now)) == SML_PEER_HELLO) {
-        at += used;
+    while ((event = step(conn, in, &hello, now)) == SML_PEER_HELLO) {
         sml_conn_greet(conn, &hello, now);
         rekey(conn);
     }
-    at += used;
     if (conn->peer.state == SML_PEER_CLOSING) {
         count_closing(conn);
         report_closing(conn);
-        keep_rest(conn, NULL, 0);
+        in->from = in->end;
+        (void)keep(conn, in);
         if (event == SML_PEER_ENDED && conn->served)
             sml_served_end(conn->served);
         return;
     }
-    if (!keep_rest(conn, data + at, size - at)) {
+    if (!keep(conn, in)) {
         sml_server_log(conn->server, SEMEL_LOG_ERROR, "%s: no memory to read, closed",
                        conn->info->address);
         sml_conn_close(conn);
@@ -552,15 +601,18 @@ static void feed(struct sml_conn *conn, const uint8_t *data, size_t size)
 void sml_conn_readable(struct sml_conn *conn)
 {
     struct semel_server *server = conn->server;
+    struct sml_intake *in = conn->in.block ? &conn->in : &server->in;
     bool open = conn->state == SML_CONN_OPEN;
-    size_t have = conn->rest_bytes;
+    size_t room, have = conn->rest_bytes;
     struct sml_io io;
+    uint8_t *at;
 
     if (conn->state == SML_CONN_CLOSED)
         return;
+    at = sml_intake_room(in, &room);
     if (have > 0)
-        memcpy(server->read_buffer, conn->rest, have);
-    io = sml_channel_read(&conn->channel, server->read_buffer + have, SML_READ_BYTES - have);
+        memcpy(at, conn->rest, have);
+    io = sml_channel_read(&conn->channel, at + have, room - have);
     if (io.kind == SML_IO_AGAIN)
         return;
     if (io.kind != SML_IO_MOVED) {
@@ -569,6 +621,8 @@ void sml_conn_readable(struct sml_conn *conn)
     }
     atomic_fetch_add_explicit(&server->totals.reads, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&server->totals.bytes_in, io.bytes, memory_order_relaxed);
-    if (open && conn->peer.state != SML_PEER_CLOSING)
-        feed(conn, server->read_buffer, have + io.bytes);
+    if (!open || conn->peer.state == SML_PEER_CLOSING)
+        return;
+    in->end += have + io.bytes;
+    feed(conn, in);
 }

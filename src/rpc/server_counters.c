@@ -54,7 +54,7 @@ static void add_queue(struct semel_server *server, struct semel_server_counters 
     out->calls_busy += server->calls_busy;
     out->calls_refused += server->calls_refused;
     out->takeovers_by_watchdog = server->takeovers;
-    out->threads = server->threads + (server->watched && !server->quit);
+    out->threads = server->threads + (server->watched && !server->quit) + server->admin.serving;
     sml_mutex_unlock(&server->queue_lock);
 }
 

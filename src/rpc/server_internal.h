@@ -17,7 +17,8 @@
  *                    locked before it is looked up, and a lock outlives what it guards.
  *                    `fresh_lock` stands in for connections that have no session yet.
  *   queue_lock       run queue, methods' counts, threads' roles, session timers, the posted list
- *   pool_lock        write buffers; and the committer's list of sessions
+ *   pool_lock        write buffers; and the committer's list of sessions; and that of backchannels
+ *                    that have something for their thread
  * A lock of whoever asked for a receipt (struct sml_reply_receipt) comes after a stripe, and
  * nothing after it.
  * "Leader's" below means: touched only by the thread that is the leader; the role itself is handed
@@ -48,12 +49,20 @@
 #include "os/thread.h"
 #include "os/wake.h"
 #include "rpc/commit.h"
+#include "rpc/given.h"
+#include "rpc/intake.h"
 #include "rpc/pen.h"
+#include "rpc/request_internal.h"
+#include "rpc/server_admin.h"
+#include "rpc/tally.h"
+#include "rpc/stream_wait.h"
 #include "session/host.h"
 
 #define SML_STRIPES 32
 #define SML_METHOD_BUCKETS 256
-#define SML_READ_BYTES 262144
+#define SML_REST_BYTES 4096 /* from here on input inside a frame stays where it was read */
+#define SML_BLOCKS_KEPT 4   /* to be read into */
+#define SML_BLOCKS_MAX 32
 #define SML_EVENTS 128
 #define SML_POOL_BUFFERS 16    /* write buffers kept for the next writer */
 #define SML_REQUESTS_KEPT 4096 /* request records kept for the next calls */
@@ -77,6 +86,9 @@
 #define SML_DRAIN_CHECK_NS 5000000
 #define SML_STARVED_NS 5000000 /* until a buffer is asked for again */
 
+#define SML_WORKERS_MAX 4096
+#define SML_SLOT_WORDS (SML_WORKERS_MAX / 64 + 1)
+
 struct sml_served;
 struct sml_conn;
 struct sml_worker;
@@ -96,12 +108,17 @@ struct sml_method {
     struct sml_method *next; /* in its bucket; never changes once published */
     const char *name;
     uint8_t name_bytes;
+    uint8_t admin;        /* enum sml_admin: one of the server's own, answered by its own thread */
+    const char *describe; /* "" for nothing */
+    _Atomic(struct sml_tally *) *tallies; /* by slot, see sml_method_tally; NULL: no call yet */
+    uint32_t tally_slots;
     enum semel_kind kind;
     semel_handler_fn handler;
     semel_transaction_fn transaction; /* TRANSACTIONAL: instead of handler */
     void *user;
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
+    bool takes_items, tells_start, forcible;
     enum semel_on_crash on_crash;
     semel_handler_fn resolve;
     void *resolve_user;
@@ -110,55 +127,6 @@ struct sml_method {
     uint32_t unfinished;    /* handlers begun and not finished, taken ones included */
     uint32_t queued;        /* in a run queue */
     struct sml_list parked; /* over the limit */
-};
-
-/* --- requests ----------------------------------------------------------------------------- */
-
-/* The other end of a connection, as requests show it. Guarded by the stripe of the session. */
-struct sml_peer_info {
-    struct semel_peer peer;
-    uint32_t refs;
-    char address[]; /* what peer.address points at */
-};
-
-enum sml_place {
-    SML_AT_NOWHERE, /* in the leader's batch, in the committer's hands, or between queue and
-                       handler */
-    SML_AT_SHORT,
-    SML_AT_LONG,
-    SML_AT_UNSTARTED, /* its start must be stored before it runs */
-    SML_AT_TXN,       /* for the committer to run */
-    SML_AT_PARKED,    /* its method is at its limit */
-    SML_AT_STALLED,   /* its session has too many stored replies */
-    SML_AT_WORK       /* its handler has begun */
-};
-
-struct semel_request {
-    struct sml_list link; /* where `place` says, or the leader's batch, or free */
-    struct semel_server *server;
-    struct sml_served *served;
-    struct sml_method *method;
-    struct sml_incoming *in; /* NULL once finished */
-    struct sml_peer_info *info;
-    struct sml_worker *runner; /* inside its handler, not taken */
-    uint64_t order;            /* of arrival */
-    uint64_t work_ns;          /* what it adds to short_work_ns */
-    enum sml_place place;      /* queue_lock; STALLED: and the stripe */
-    bool started;              /* its start is stored */
-    bool alone;                /* transactional: in a transaction of its own */
-    bool again;                /* ... or with others that an interrupted call has cost theirs */
-    struct sml_txn *txn; /* inside a transactional or resolve handler: what it says goes there */
-    bool finished;
-    bool taken;
-    atomic_int parties; /* taken: the handler and whoever finishes; the last one frees */
-
-    /* Cancellation, queue_lock. */
-    bool watched; /* on_cancel was called once; the owner's own */
-    bool told;
-    semel_cancelled_fn cancel_fn;
-    void *cancel_user;
-    struct sml_list cancel_link;  /* in server->to_tell */
-    struct sml_thread_id telling; /* the thread inside cancel_fn */
 };
 
 /* --- sessions and connections -------------------------------------------------------------- */
@@ -178,6 +146,8 @@ struct sml_served {
     struct sml_list stalled;
     struct sml_heap_node timer; /* queue_lock */
     uint64_t timer_at;
+    uint64_t parts_written;                /* when parts were last written at once */
+    struct semel_backchannel *backchannel; /* shared; NULL: nobody asked for it yet */
 };
 
 enum sml_conn_state {
@@ -204,8 +174,9 @@ struct sml_conn {
     struct sml_list touched_link;
     struct sml_heap_node timer;
     uint64_t linger_until;
-    uint64_t retry_at; /* there was no buffer to write from; SML_NEVER */
-    uint8_t *rest;     /* input that ends inside a frame */
+    uint64_t retry_at;    /* there was no buffer to write from; SML_NEVER */
+    struct sml_intake in; /* input that ends inside a large frame; else it has no block */
+    uint8_t *rest;        /* input that ends inside a small one, or for which there was no block */
     size_t rest_bytes, rest_room;
     /* queue_lock */
     struct sml_list posted_link;
@@ -220,13 +191,16 @@ enum sml_signal { SML_SIGNAL_NONE, SML_SIGNAL_WORK, SML_SIGNAL_LOOK };
 struct sml_worker {
     struct sml_thread thread;
     struct semel_server *server;
-    bool for_work;             /* made because a call waits */
-    struct sml_list all;       /* server->workers or server->left; queue_lock */
-    struct sml_list idle_link; /* queue_lock */
-    _Atomic uint32_t signal;   /* enum sml_signal */
-    bool inlining;             /* its own: runs a handler as the leader */
-    bool took;                 /* its own: the handler took its request */
-    bool forked;               /* its own: it came out of a handler in a child process */
+    bool for_work;                       /* made because a call waits */
+    uint32_t slot;                       /* its tallies; no other thread has it at the same time */
+    _Atomic(struct sml_method *) method; /* whose handler it is in; NULL: in none */
+    _Atomic uint64_t since;              /* ... since then */
+    struct sml_list all;                 /* server->workers or server->left; queue_lock */
+    struct sml_list idle_link;           /* queue_lock */
+    _Atomic uint32_t signal;             /* enum sml_signal */
+    bool inlining;                       /* its own: runs a handler as the leader */
+    bool took;                           /* its own: the handler took its request */
+    bool forked;                         /* its own: it came out of a handler in a child process */
 };
 
 struct sml_place_to_listen { /* the leader's and host_lock's */
@@ -256,8 +230,11 @@ struct semel_server {
     bool watched; /* the watchdog runs */
     struct sml_epoll epoll;
     struct sml_wake wake;
-    struct sml_alarm alarm; /* ends the leader's sleep */
-    uint8_t *read_buffer;   /* leader's */
+    struct sml_alarm alarm;     /* ends the leader's sleep */
+    struct sml_returns returns; /* its own lock; the leader gives back */
+    struct sml_blocks *reads;   /* to be read into */
+    struct sml_blocks *writes;  /* parts to be sent */
+    struct sml_intake in;       /* leader's: of connections that have no block of their own */
 
     struct sml_mutex host_lock;
     struct sml_host host;
@@ -293,6 +270,7 @@ struct semel_server {
     bool unstalled; /* calls went back into the queue: somebody may have to be woken */
 
     struct sml_commit commit;
+    struct sml_reverse *reverse; /* constant from the start on; NULL before */
 
     struct sml_mutex queue_lock;
     struct sml_cond changed; /* for wait, destroy, and finishers that wait for a cancel callback */
@@ -340,7 +318,22 @@ struct semel_server {
     _Atomic uint32_t watch_word; /* enum in server_watch.c */
 
     struct sml_server_totals totals;
+
+    uint64_t slots_taken[SML_SLOT_WORDS]; /* of workers; queue_lock */
+    struct sml_admin_desk admin;
 };
+
+/* A call of the method has ended so, `ns` after it had arrived. See server_admin.h for slots. */
+static inline void sml_method_tally(struct sml_method *method, uint32_t slot,
+                                    enum semel_outcome outcome, uint64_t ns)
+{
+    struct sml_tally *tally = atomic_load_explicit(&method->tallies[slot], memory_order_relaxed);
+
+    if (SML_UNLIKELY(tally == NULL))
+        tally = sml_method_tally_create(method, slot);
+    if (SML_LIKELY(tally != NULL))
+        sml_tally_add(tally, outcome, ns);
+}
 
 /* server.c */
 /* OK; INVALID, FORKED, STOPPED. */
@@ -415,6 +408,9 @@ struct sml_worker *sml_server_kick_locked(struct semel_server *server, bool *out
 void sml_server_rouse(struct semel_server *server, struct sml_worker *worker, bool spawn);
 
 /* server_run.c: handlers. */
+/* The call has ended before its handler began, or its verdict was given: stripe held, released on
+ * return. */
+void sml_request_let_go(struct semel_request *request);
 /* Run short calls for a while. Returns whether `worker` is still the leader. */
 bool sml_server_run_inline(struct semel_server *server, struct sml_worker *worker);
 /* Call the callbacks of requests that were cancelled. Returns as sml_server_run_inline. */
@@ -473,6 +469,49 @@ struct sml_reply_receipt {
     void (*told)(struct sml_reply_receipt *receipt, bool accepted);
 };
 
+/* The leader is to flush it; lock held, any thread. */
+void sml_conn_post(struct sml_conn *conn);
+
+/* request_stream.c: streams of calls. */
+/* The call's stream gets its shell part. False: no memory. */
+bool sml_request_open_stream(struct semel_request *request);
+/* The request is finished: stripe held. */
+void sml_request_close_stream(struct semel_request *request);
+/* It was cancelled, or its server stops: whoever waits looks. */
+void sml_request_stir_stream(struct semel_request *request);
+/* News of the session's streams reach their handlers; stripe held. Wake `sleepers` without it. */
+void sml_served_streams(struct sml_served *served, struct sml_sleepers *sleepers);
+/* Items for handlers that take them as they come, instead of semel_request_next: `fn` is called
+ * under the stripe whenever there is something, until the request is finished, and once at once. It
+ * calls neither the server nor the application, but for sml_request_next_here. `fn` NULL: no
+ * more. Any thread that may use the request. */
+typedef void (*sml_items_fn)(struct semel_request *request, void *user);
+void sml_request_on_items(struct semel_request *request, sml_items_fn fn, void *user);
+/* As semel_request_next with a timeout of 0, inside of `fn`, or wherever the stripe is held. */
+enum semel_status sml_request_next_here(struct semel_request *request, struct semel_bytes *out);
+/* There, too: an item in parts, which are moved in. False: nobody takes it, and some are left. */
+bool sml_request_has_room_here(const struct semel_request *request);
+bool sml_request_send_here(struct semel_request *request, struct sml_list *parts);
+/* And sml_request_on_items; and, before any is read, how large an item may be. */
+void sml_request_on_items_here(struct semel_request *request, sml_items_fn fn, void *user);
+void sml_request_item_max_here(struct semel_request *request, uint64_t bytes);
+/* Stripe held, released on return: write what is due; or, unless it is large, leave it to the
+ * leader if another write was just made. */
+void sml_served_write_now(struct sml_served *served);
+void sml_served_write_parts(struct sml_served *served, bool large);
+
+/* reverse_server.c: calls to the session's client; stripe held. */
+/* The session has ended, or its server stops: its backchannel ends with this. */
+void sml_backchannel_end(struct sml_served *served, enum semel_status why);
+/* The call that carries it is all that is left of the session's, and no call goes by it. */
+bool sml_backchannel_is_idle(const struct sml_served *served);
+/* The server's part of backchannels: semel.reverse, and their thread. */
+enum semel_status sml_reverse_start(struct semel_server *server);
+/* After the last handler: every call by a backchannel has ended, and its callback returned. */
+void sml_reverse_stop(struct semel_server *server);
+/* Handles that are left know that their server is gone. */
+void sml_reverse_forsake(struct semel_server *server);
+
 /* server_session.c: sessions. */
 /* Whoever asked is told what became of its reply; stripe held. */
 void sml_served_receipts(struct sml_served *served);
@@ -481,7 +520,7 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
 void sml_conn_detach(struct sml_conn *conn, uint64_t now);
 /* The session's calls that are ready go to the leader's batch; cancellations are passed on; stripe
  * held. */
-void sml_served_collect(struct sml_served *served);
+void sml_served_collect(struct sml_served *served, uint64_t now, struct sml_sleepers *sleepers);
 void sml_served_cancels(struct sml_served *served);
 /* The session's timer is no later than its callee's; stripe held. */
 void sml_served_retime(struct sml_served *served);
@@ -511,6 +550,14 @@ void sml_info_unref(struct sml_peer_info *info);
 /* As semel_server_export, for a name that is reserved for the library. */
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user);
+/* The same, with options. */
+enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
+                                                  semel_handler_fn handler, void *user,
+                                                  const struct semel_method_options *options);
+/* The same for one that the thread of server_admin.c answers; idempotent. */
+enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,
+                                          enum sml_admin admin, semel_handler_fn handler,
+                                          const char *describe);
 
 /* request.c */
 /* As semel_request_reply, to a handler that is neither transactional nor resolves; if it returns OK

@@ -402,7 +402,9 @@ void sml_server_lead(struct semel_server *server, struct sml_worker *worker)
             admit_newcomers(server);
         }
         sml_conn_bury(server);
+        sml_returns_run(&server->returns);
         sml_server_enqueue(server);
+        sml_admin_rouse(server);
         if (!sml_server_tell(server, worker) || !sml_server_run_inline(server, worker))
             return;
     }

@@ -10,18 +10,30 @@
 #include <string.h>
 
 #include "io/pair.h"
+#include "rpc/server_seam.h"
 
 /* --- exporting ----------------------------------------------------------------------------- */
 
-static struct sml_method *new_method(const char *name, size_t bytes, void *user,
+/* One piece of memory: the method, pointers to its tallies, its name, its description. */
+static struct sml_method *new_method(const struct semel_server *server, const char *name,
+                                     size_t bytes, void *user,
                                      const struct semel_method_options *options)
 {
-    struct sml_method *method = calloc(1, sizeof *method + bytes + 1);
+    const char *describe = options && options->describe ? options->describe : "";
+    size_t tallies = sml_tally_slots(server) * sizeof(_Atomic(struct sml_tally *));
+    size_t describe_bytes = strlen(describe);
+    struct sml_method *method =
+        calloc(1, sizeof *method + tallies + bytes + 1 + describe_bytes + 1);
+    char *words;
 
     if (method == NULL)
         return NULL;
-    method->name = memcpy(method + 1, name, bytes + 1);
+    method->tallies = (void *)(method + 1);
+    method->tally_slots = sml_tally_slots(server);
+    words = (char *)(method + 1) + tallies;
+    method->name = memcpy(words, name, bytes + 1);
     method->name_bytes = (uint8_t)bytes;
+    method->describe = memcpy(words + bytes + 1, describe, describe_bytes + 1);
     method->user = user;
     sml_list_init(&method->parked);
     if (options) {
@@ -29,6 +41,9 @@ static struct sml_method *new_method(const char *name, size_t bytes, void *user,
         method->limit = options->limit;
         method->max_run = (uint64_t)options->max_run_ms * SML_MS;
         method->on_crash = options->on_crash;
+        method->takes_items = options->takes_items;
+        method->forcible = options->forcible;
+        method->tells_start = options->tells_start;
         method->resolve = options->resolve;
         method->resolve_user = options->resolve_user;
     }
@@ -50,6 +65,8 @@ static bool are_options(const struct semel_method_options *o)
     if (o == NULL)
         return true;
     if (o->max_run_ms < 0 || o->max_run_ms > INT32_MAX || (unsigned)o->on_crash > 2)
+        return false;
+    if (o->describe && strnlen(o->describe, SEMEL_DESCRIBE_BYTES + 1) > SEMEL_DESCRIBE_BYTES)
         return false;
     return (o->on_crash == SEMEL_CRASH_RESOLVE) == (o->resolve != NULL) &&
            (o->on_crash == SEMEL_CRASH_UNKNOWN || o->kind == SEMEL_ONCE);
@@ -92,7 +109,7 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;
-    method = new_method(name, bytes, user, options);
+    method = new_method(server, name, bytes, user, options);
     if (method)
         method->handler = handler;
     return publish(server, method);
@@ -101,14 +118,35 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user)
 {
+    return sml_server_export_reserved_with(server, name, handler, user, NULL);
+}
+
+enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
+                                                  semel_handler_fn handler, void *user,
+                                                  const struct semel_method_options *options)
+{
     enum semel_status status = sml_server_check_open(server);
     struct sml_method *method;
 
     if (status != SEMEL_OK)
         return status;
-    method = new_method(name, strlen(name), user, NULL);
+    method = new_method(server, name, strlen(name), user, options);
     if (method)
         method->handler = handler;
+    return publish(server, method);
+}
+
+enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,
+                                          enum sml_admin admin, semel_handler_fn handler,
+                                          const char *describe)
+{
+    struct semel_method_options options = { .kind = SEMEL_IDEMPOTENT, .describe = describe };
+    struct sml_method *method = new_method(server, name, strlen(name), server, &options);
+
+    if (method) {
+        method->handler = handler;
+        method->admin = (uint8_t)admin;
+    }
     return publish(server, method);
 }
 
@@ -122,11 +160,12 @@ enum semel_status semel_server_export_transactional(struct semel_server *server,
     if (server == NULL || handler == NULL || !is_method_name(name, bytes) || !are_options(options))
         return SEMEL_INVALID;
     if (!sml_commit_is_durable(&server->commit) ||
-        (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash)))
+        (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash ||
+                     options->takes_items || options->tells_start)))
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;
-    method = new_method(name, bytes, user, options);
+    method = new_method(server, name, bytes, user, options);
     if (method) {
         method->kind = SEMEL_TRANSACTIONAL;
         method->transaction = handler;

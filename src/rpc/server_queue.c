@@ -91,7 +91,7 @@ static bool is_full(const struct sml_method *method)
 static void link_runnable(struct semel_server *server, struct semel_request *request)
 {
     struct sml_method *method = request->method;
-    bool brisk = is_brisk(&method->pace);
+    bool brisk = is_brisk(&method->pace) && request->stream == NULL; /* which may wait */
 
     request->work_ns = brisk ? method->pace.average_ns : 0;
     request->place = brisk ? SML_AT_SHORT : SML_AT_LONG;
@@ -193,6 +193,10 @@ void sml_request_unqueue_locked(struct semel_request *request)
         server->stalled--;
         sml_list_remove(&request->link);
         break;
+    case SML_AT_ASKED:
+        server->admin.count--;
+        sml_list_remove(&request->link);
+        break;
     case SML_AT_NOWHERE:
     case SML_AT_WORK:
         break;
@@ -250,6 +254,8 @@ void sml_server_take_queue(struct semel_server *server, struct sml_list *out)
     sml_list_move_all(out, &server->long_queue);
     sml_list_move_all(out, &server->unstarted);
     sml_list_move_all(out, &server->txns);
+    sml_list_move_all(out, &server->admin.asked);
+    server->admin.count = 0;
     for (int i = 0; i < SML_METHOD_BUCKETS; i++)
         for (struct sml_method *m = atomic_load(&server->methods[i]); m; m = m->next) {
             sml_list_move_all(out, &m->parked);
@@ -440,6 +446,7 @@ static void refuse(struct semel_server *server, struct sml_list *refused)
 
         sml_mutex_lock(served->lock);
         sml_callee_refuse(&served->session->callee, request->in, server->busy_ms);
+        sml_request_close_stream(request);
         sml_info_unref(request->info);
         sml_commit_touch(served); /* one that comes again has a record, and so its refusal */
         if (served->conn)

@@ -9,21 +9,22 @@
  * are in any state: `forked` leads such a thread out of its loop past everything. */
 #include "rpc/server_internal.h"
 
+#include <semel/stream.h>
 #include <stdlib.h>
 
 /* --- running --------------------------------------------------------------------------------- */
 
 enum begun { GO, OVER, STALLED };
 
-/* The call was cancelled or has expired: its verdict may have to be written. Stripe held, released
- * on return. */
-static void let_go(struct semel_request *request)
+/* The call was cancelled or has expired: its verdict may have to be written. */
+void sml_request_let_go(struct semel_request *request)
 {
     struct sml_served *served = request->served;
     bool done = sml_served_done(served);
 
     request->in = NULL;
     request->finished = true;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_commit_touch(served);
     if (served->conn && sml_peer_wants_write(&served->conn->peer) && !served->conn->touched)
@@ -53,11 +54,13 @@ static enum begun begin(struct sml_worker *worker, struct semel_request *request
     if (inlined && served->conn)
         sml_conn_touch(served->conn);
     if (!sml_callee_begin(callee, request->in, request->method->max_run, now)) {
-        let_go(request);
+        sml_request_let_go(request);
         return OVER;
     }
     request->place = SML_AT_WORK;
     request->runner = worker;
+    atomic_store_explicit(&worker->since, now, memory_order_relaxed);
+    atomic_store_explicit(&worker->method, request->method, memory_order_relaxed);
     if (request->method->max_run > 0)
         sml_served_retime(served);
     sml_mutex_unlock(served->lock);
@@ -75,9 +78,12 @@ static bool came_back(struct sml_worker *worker)
 static bool call_handler(struct sml_worker *worker, struct semel_request *request)
 {
     worker->took = false;
+    if (request->method->tells_start && semel_request_takes(request))
+        (void)semel_request_progress(request, semel_bytes(NULL, 0));
     request->method->handler(request, request->method->user);
     if (!came_back(worker))
         return false;
+    atomic_store_explicit(&worker->method, NULL, memory_order_relaxed);
     if (worker->took) {
         if (atomic_fetch_sub(&request->parties, 1) == 1)
             free(request);
@@ -106,6 +112,8 @@ static uint64_t run_one(struct sml_worker *worker, struct semel_request *request
 
     if (worker->forked)
         return end;
+    if (ours && begun == GO)
+        sml_method_tally(method, worker->slot, request->outcome, end - request->arrived);
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, end - now, false);
@@ -151,6 +159,8 @@ static bool run_one_inline(struct sml_worker *worker, struct semel_request *requ
     }
     if (worker->forked)
         return false;
+    if (ours && begun == GO)
+        sml_method_tally(method, worker->slot, request->outcome, *now - request->arrived);
     sml_mutex_lock(&server->queue_lock);
     if (begun == GO) {
         sml_pace_learn(&method->pace, *now - start, true);
@@ -219,6 +229,7 @@ bool sml_server_tell(struct semel_server *server, struct sml_worker *worker)
         void *user = request->cancel_user;
 
         request->told = true;
+        request->told_forced = atomic_load(&request->forced);
         request->telling = sml_thread_self();
         sml_mutex_unlock(&server->queue_lock);
         sml_watchdog_attend(server);
@@ -319,6 +330,7 @@ void sml_worker_main(void *arg)
         }
     }
     server->threads--;
+    sml_slot_give_back_locked(server, worker->slot);
     sml_list_remove(&worker->all);
     sml_list_push_back(&server->left, &worker->all);
     sml_cond_broadcast(&server->changed);

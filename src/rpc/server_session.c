@@ -100,8 +100,12 @@ static void sweep_stalled(struct sml_served *served)
 static void end_locked(struct sml_served *served)
 {
     struct semel_server *server = served->server;
+    struct sml_sleepers sleepers = { 0 };
 
+    sml_backchannel_end(served, SEMEL_SESSION_LOST);
     sml_host_end(&server->host, served->session);
+    sml_served_streams(served, &sleepers);
+    sml_sleepers_wake(&sleepers);
     served->ended = true;
     if (served->conn) {
         served->conn->served = NULL;
@@ -296,6 +300,7 @@ static struct semel_request *new_request(struct semel_server *server)
 static void reject(struct sml_served *served, struct semel_request *request, enum semel_status why,
                    const char *text)
 {
+    sml_request_close_stream(request);
     sml_callee_reject(&served->session->callee, request->in, why, text);
     sml_list_push_back(&served->server->stash, &request->link);
 }
@@ -311,6 +316,7 @@ static void turn_away(struct sml_served *served, struct semel_request *request)
                stops ? "the server stops" : "the server is draining");
         return;
     }
+    sml_request_close_stream(request);
     if (stops)
         sml_callee_postpone_to_restart(&served->session->callee, request->in);
     else
@@ -318,7 +324,7 @@ static void turn_away(struct sml_served *served, struct semel_request *request)
     sml_list_push_back(&server->stash, &request->link);
 }
 
-static void admit(struct sml_served *served, struct sml_incoming *in)
+static void admit(struct sml_served *served, struct sml_incoming *in, uint64_t now)
 {
     struct semel_server *server = served->server;
     struct semel_request *request = new_request(server);
@@ -331,30 +337,44 @@ static void admit(struct sml_served *served, struct sml_incoming *in)
     request->served = served;
     request->in = in;
     request->info = served->conn->info;
+    request->arrived = now;
     request->method = sml_server_find_method(server, in->method, in->method_bytes);
     in->user = request;
+    if (in->stream && !sml_request_open_stream(request)) {
+        sml_callee_refuse(&served->session->callee, in, server->busy_ms);
+        sml_list_push_back(&server->stash, &request->link);
+        return;
+    }
     if (request->method == NULL) {
         reject(served, request, SEMEL_NO_METHOD, "no such method");
     } else if ((in->flags & SML_CALL_RERUN_OK) && request->method->kind != SEMEL_IDEMPOTENT) {
         reject(served, request, SEMEL_INVALID, "the caller allows a rerun, the method does not");
+    } else if (!sml_admin_permits(request)) {
+        reject(served, request, SEMEL_DENIED, "for the user whose server this is");
+    } else if ((in->flags & SML_CALL_SENDS) && !request->method->takes_items) {
+        reject(served, request, SEMEL_NO_STREAM, "the method takes no items");
     } else if (server->goodbye_until != SML_NEVER || server->drain_begun) {
         turn_away(served, request);
     } else {
         request->info->refs++;
         request->order = ++server->order;
-        sml_list_push_back(&server->batch, &request->link);
+        if (request->method->admin == SML_ADMIN_NOT)
+            sml_list_push_back(&server->batch, &request->link);
+        else
+            sml_admin_ask(request);
     }
 }
 
-void sml_served_collect(struct sml_served *served)
+void sml_served_collect(struct sml_served *served, uint64_t now, struct sml_sleepers *sleepers)
 {
     struct sml_incoming *in;
     uint64_t count = 0;
 
     for (; (in = sml_callee_take(&served->session->callee)) != NULL; count++)
-        admit(served, in);
+        admit(served, in, now);
     if (count > 0)
         atomic_fetch_add_explicit(&served->server->totals.calls, count, memory_order_relaxed);
+    sml_served_streams(served, sleepers);
     sml_served_cancels(served);
     sml_served_receipts(served);
     sml_served_unstall(served);
@@ -383,6 +403,7 @@ void sml_request_forget(struct semel_request *request)
 
     SML_ASSERT(!begun);
     request->in = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_request_unqueue_locked(request);
@@ -403,11 +424,13 @@ void sml_served_cancels(struct sml_served *served)
         if (request == NULL)
             continue; /* its transaction's fate is unknown */
         /* Out of the queue under the same lock: a worker may be about to take it. */
+        sml_request_stir_stream(request);
         sml_mutex_lock(&server->queue_lock);
         waits = request->place != SML_AT_WORK && request->place != SML_AT_NOWHERE;
         if (waits)
             sml_request_unqueue_locked(request);
-        if (request->place == SML_AT_WORK && request->cancel_fn && !request->told &&
+        if (request->place == SML_AT_WORK && request->cancel_fn &&
+            (!request->told || (atomic_load(&request->forced) && !request->told_forced)) &&
             !sml_list_linked(&request->cancel_link)) {
             sml_list_push_back(&server->to_tell, &request->cancel_link);
             server->telling = true;
@@ -510,7 +533,7 @@ bool sml_server_drained(struct semel_server *server)
         struct sml_served *served = SML_CONTAINER(node, struct sml_served, all);
 
         sml_mutex_lock(served->lock);
-        drained = is_drained(served);
+        drained = is_drained(served) || sml_backchannel_is_idle(served);
         sml_mutex_unlock(served->lock);
     }
     sml_mutex_unlock(&server->host_lock);
@@ -525,6 +548,7 @@ void sml_server_postpone(struct semel_request *request)
     sml_mutex_lock(served->lock);
     sml_callee_postpone_to_restart(&served->session->callee, request->in);
     request->in = NULL;
+    sml_request_close_stream(request);
     sml_info_unref(request->info);
     sml_mutex_lock(&server->queue_lock);
     sml_request_unqueue_locked(request);
@@ -556,6 +580,7 @@ static void forget_queued(struct semel_request *request)
 /* Host and stripe held. */
 static void stop_session(struct sml_served *served, struct sml_list *waiting)
 {
+    sml_backchannel_end(served, SEMEL_STOPPED);
     sml_callee_stop(&served->session->callee, SEMEL_STOPPED);
     sml_served_cancels(served);
     sweep_stalled(served);

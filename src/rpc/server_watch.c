@@ -59,12 +59,14 @@ enum semel_status sml_server_spawn(struct semel_server *server, bool for_work)
     worker->for_work = for_work;
     sml_list_init(&worker->idle_link);
     sml_mutex_lock(&server->queue_lock);
+    worker->slot = sml_slot_take_locked(server);
     sml_list_push_back(&server->all_workers, &worker->all);
     sml_mutex_unlock(&server->queue_lock);
     status = sml_thread_create(&worker->thread, "semel-serve", 0, sml_worker_main, worker);
     if (status == SEMEL_OK)
         return SEMEL_OK;
     sml_mutex_lock(&server->queue_lock);
+    sml_slot_give_back_locked(server, worker->slot);
     sml_list_remove(&worker->all);
     sml_mutex_unlock(&server->queue_lock);
     free(worker);

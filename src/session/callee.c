@@ -38,6 +38,8 @@ void sml_callee_init(struct sml_callee *callee, const struct sml_mem *mem,
     sml_list_init(&callee->ready);
     sml_list_init(&callee->to_send);
     sml_list_init(&callee->busy);
+    sml_list_init(&callee->streams);
+    sml_list_init(&callee->events);
     sml_list_init(&callee->cancels);
     sml_list_init(&callee->to_record);
     sml_list_init(&callee->dropped);
@@ -76,9 +78,44 @@ void sml_callee_set_timer(struct sml_callee *callee, struct sml_incoming *in, ui
 
 /* --- records ---------------------------------------------------------------------------- */
 
+static void drop_stream(struct sml_callee *callee, struct sml_incoming *in)
+{
+    struct sml_stream *stream = in->stream;
+
+    if (stream == NULL)
+        return;
+    sml_list_remove(&stream->send);
+    sml_list_remove(&stream->event);
+    sml_stream_narrow(stream, &callee->windows);
+    sml_stream_clear(stream, callee->mem);
+    sml_release(callee->mem, stream);
+    in->stream = NULL;
+}
+
+void sml_callee_cut_stream(struct sml_callee *callee, struct sml_incoming *in)
+{
+    sml_outflow_cut(&in->stream->out, callee->mem);
+    sml_callee_stream_due(callee, in);
+}
+
+static bool place_stream(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (!(in->flags & SML_CALL_STREAMS))
+        return true;
+    in->stream = sml_alloc(callee->mem, sizeof *in->stream);
+    if (in->stream == NULL)
+        return false;
+    sml_stream_init(in->stream, (in->flags & SML_CALL_TAKES) != 0,
+                    (in->flags & SML_CALL_SENDS) != 0);
+    in->stream->call = in;
+    sml_stream_widen(in->stream, &callee->windows);
+    return true;
+}
+
 void sml_callee_free_record(struct sml_callee *callee, struct sml_incoming *in)
 {
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_release(callee->mem, in->reply);
     sml_release(callee->mem, in);
 }
@@ -142,8 +179,8 @@ struct sml_incoming *sml_incoming_create(struct sml_callee *callee, uint64_t xid
     sml_list_init(&in->all);
     sml_list_init(&in->cancel_link);
     sml_heap_node_init(&in->timer);
-    if (call && !place_contents(callee, in, call)) {
-        sml_release(callee->mem, in);
+    if (call && (!place_contents(callee, in, call) || !place_stream(callee, in))) {
+        sml_callee_free_record(callee, in);
         return NULL;
     }
     return in;
@@ -194,6 +231,7 @@ void sml_callee_bury(struct sml_callee *callee, struct sml_incoming *in)
     }
     /* Its verdict was told, or is nobody's: what waits to be forgotten is the number alone. */
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_release(callee->mem, in->reply);
     in->reply = NULL;
     memset(&in->verdict, 0, sizeof in->verdict);
@@ -253,6 +291,10 @@ void sml_callee_release(struct sml_callee *callee, struct sml_incoming *in)
         sml_callee_bury(callee, in);
         return;
     }
+    if (in->stream) {
+        sml_list_remove(&in->stream->send);
+        sml_callee_stream_event(callee, in);
+    }
     if (in->held && (in->key_bytes == 0 || SML_BUG(KEYED_CANCELLED)))
         sml_callee_mark_cancelled(callee, in);
     sml_callee_drop_body(callee, in);
@@ -274,6 +316,8 @@ bool sml_callee_let_go(struct sml_callee *callee, struct sml_incoming *in)
     in->held = false;
     callee->held--;
     sml_list_remove(&in->cancel_link);
+    if (in->stream)
+        sml_list_remove(&in->stream->event);
     if (sml_incoming_is_gone(in)) {
         if (!in->in_batch && !sml_list_linked(&in->link))
             sml_callee_bury(callee, in);
@@ -318,10 +362,25 @@ void sml_callee_keep_verdict(struct sml_callee *callee, struct sml_incoming *in,
     in->reply = reply;
     in->reply_sent = 0;
     in->reply_begun = false;
+    if (in->stream && in->stream->sends) {
+        sml_outflow_end(&in->stream->out);
+        if (!sml_incoming_is_gone(in))
+            sml_callee_stream_due(callee, in);
+    }
     sml_heap_remove(&callee->timers, &in->timer);
     sml_list_remove(&in->link);
     if (!sml_incoming_is_gone(in))
         callee->bytes_stored += sml_verdict_bytes(verdict);
+}
+
+void sml_callee_send_verdict(struct sml_callee *callee, struct sml_incoming *in)
+{
+    /* Whoever reads no more still wants to know what came of it. */
+    if (in->unread && sml_incoming_flows(in) && !sml_outflow_is_ready(&in->stream->out))
+        sml_callee_cut_stream(callee, in);
+    in->reply_waits = sml_incoming_flows(in);
+    if (!in->reply_waits)
+        sml_list_push_back(&callee->to_send, &in->link);
 }
 
 void sml_callee_tell_verdict(struct sml_callee *callee, struct sml_incoming *in)
@@ -330,7 +389,7 @@ void sml_callee_tell_verdict(struct sml_callee *callee, struct sml_incoming *in)
 
     count_verdict(callee, in->verdict.outcome);
     in->phase = SML_IN_DONE;
-    sml_list_push_back(&callee->to_send, &in->link);
+    sml_callee_send_verdict(callee, in);
     if (SML_BUG(EVICTS_REPLY) && sml_callee_is_stalled(callee) && oldest->phase == SML_IN_DONE)
         sml_callee_release(callee, oldest);
 }
@@ -435,6 +494,7 @@ void sml_callee_refuse(struct sml_callee *callee, struct sml_incoming *in, uint3
     in->busy_delay_ms = delay_ms;
     sml_heap_remove(&callee->timers, &in->timer);
     sml_callee_drop_body(callee, in);
+    drop_stream(callee, in);
     sml_list_push_back(&callee->busy, &in->link);
 }
 
@@ -487,6 +547,38 @@ bool sml_callee_finish(struct sml_callee *callee, struct sml_incoming *in,
     return true;
 }
 
+/* --- streams ---------------------------------------------------------------------------- */
+
+bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in, struct sml_part *part)
+{
+    struct sml_stream *stream = in->stream;
+
+    if (sml_incoming_is_gone(in) || in->phase != SML_IN_RUNNING || stream == NULL ||
+        !stream->sends) {
+        sml_part_release(callee->mem, part);
+        return false;
+    }
+    if (part->kind == SML_PART_PROGRESS)
+        sml_outflow_set_progress(&stream->out, callee->mem, part);
+    else
+        sml_outflow_add(&stream->out, part);
+    sml_callee_stream_due(callee, in);
+    return true;
+}
+
+void sml_callee_took_parts(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (!sml_incoming_is_gone(in) && in->phase == SML_IN_RUNNING)
+        sml_callee_stream_due(callee, in);
+}
+
+struct sml_incoming *sml_callee_next_event(struct sml_callee *callee)
+{
+    struct sml_list *node = sml_list_pop_front(&callee->events);
+
+    return node ? SML_CONTAINER(node, struct sml_stream, event)->call : NULL;
+}
+
 /* --- cancellation, time, the end -------------------------------------------------------- */
 
 struct sml_incoming *sml_callee_next_cancelled(struct sml_callee *callee)
@@ -494,6 +586,12 @@ struct sml_incoming *sml_callee_next_cancelled(struct sml_callee *callee)
     struct sml_list *node = sml_list_pop_front(&callee->cancels);
 
     return node ? SML_CONTAINER(node, struct sml_incoming, cancel_link) : NULL;
+}
+
+void sml_callee_cancel_again(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (in->held && !sml_list_linked(&in->cancel_link))
+        sml_list_push_back(&callee->cancels, &in->cancel_link);
 }
 
 void sml_callee_stop(struct sml_callee *callee, enum semel_status why)

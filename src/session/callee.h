@@ -28,6 +28,7 @@
 #include "base/mem.h"
 #include "base/table.h"
 #include "base/time.h"
+#include "session/stream.h"
 #include "wire/frame.h"
 
 enum sml_incoming_phase {
@@ -96,6 +97,9 @@ struct sml_incoming {
     uint64_t run_until;         /* max_run; SML_NEVER */
     struct sml_verdict verdict; /* points into `reply` or static text */
     uint8_t *reply;
+    struct sml_stream *stream;   /* NULL: none */
+    bool reply_waits;            /* for the parts before it */
+    bool unread;                 /* its caller cancelled it: its parts wait for no credit */
     uint64_t reply_sent;         /* body bytes encoded on this connection */
     bool reply_told;             /* the whole reply was encoded, on some connection */
     struct sml_receipt *receipt; /* NULL: nobody asks */
@@ -138,7 +142,11 @@ struct sml_callee {
     bool durable;   /* a store keeps records ... */
     struct sml_callee_methods methods; /* ... of calls of these; asked after a restart only */
     bool keys;                         /* the caller may send keys */
-    bool restored; /* and not resumed since: above `base` the table is not complete */
+    bool streams_granted;              /* its calls may have streams */
+    /* The shell's, for large parts; NULL: they are copied. */
+    struct sml_views *views;     /* those that are pulled */
+    struct sml_backing *backing; /* what the frames that come in are in */
+    bool restored;               /* and not resumed since: above `base` the table is not complete */
 
     uint64_t hi;
     uint64_t base;         /* stored: up to here, what is not in the table is released */
@@ -150,6 +158,9 @@ struct sml_callee {
     struct sml_list ready;
     struct sml_list to_send;   /* replies, taking turns */
     struct sml_list busy;      /* BUSY to encode */
+    struct sml_list streams;   /* parts or credits to encode */
+    struct sml_list events;    /* for sml_callee_next_event */
+    uint64_t windows;          /* see sml_stream_widen */
     struct sml_list cancels;   /* for sml_callee_next_cancelled */
     struct sml_list to_record; /* starts and verdicts to store */
     struct sml_list dropped;   /* released calls whose records are to be forgotten */
@@ -241,6 +252,22 @@ struct sml_receipt *sml_callee_next_receipt(struct sml_callee *callee);
 /* A running or taken call whose `cancelled` was set and whose handler is to be told; NULL if none.
  * Each is given once. */
 struct sml_incoming *sml_callee_next_cancelled(struct sml_callee *callee);
+
+/* A part of the call that is RUNNING to its caller, or progress; moved in. False: nobody takes it
+ * (the caller asked for none, or left, or the call has its verdict), and it is freed. The shell
+ * bounds what waits: sml_stream_has_room. */
+bool sml_callee_send_part(struct sml_callee *callee, struct sml_incoming *in,
+                          struct sml_part *part);
+
+/* The shell took parts out of the call's stream. */
+void sml_callee_took_parts(struct sml_callee *callee, struct sml_incoming *in);
+
+/* A call that the shell holds with news at its stream: parts, progress, an end, room to send,
+ * nobody left to send to. NULL: none. Each is given once, until there is more. */
+struct sml_incoming *sml_callee_next_event(struct sml_callee *callee);
+
+/* The call is RUNNING and was cancelled before: its handler is to be told once more. */
+void sml_callee_cancel_again(struct sml_callee *callee, struct sml_incoming *in);
 
 /* The server stops: handlers that run are to be told. Every other call without a verdict ends as
  * not executed with `why`, or, with a store, goes on when the server is back. */

@@ -59,6 +59,34 @@ void sml_callee_verdict(struct sml_callee *callee, struct sml_incoming *in,
 /* The request body is no longer needed; its bytes count no more. */
 void sml_callee_drop_body(struct sml_callee *callee, struct sml_incoming *in);
 
+/* Its stream is in the line of those that write exactly while it has something to write. */
+static inline void sml_callee_stream_due(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (!sml_stream_wants_write(in->stream, true))
+        sml_list_remove(&in->stream->send);
+    else if (!sml_list_linked(&in->stream->send))
+        sml_list_push_back(&callee->streams, &in->stream->send);
+}
+
+static inline void sml_callee_stream_event(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (in->held && !sml_list_linked(&in->stream->event))
+        sml_list_push_back(&callee->events, &in->stream->event);
+}
+
+/* Must its verdict wait for parts? */
+static inline bool sml_incoming_flows(const struct sml_incoming *in)
+{
+    return in->stream && in->stream->sends && !SML_BUG(REPLY_OVERTAKES) &&
+           !(in->stream->out.open && sml_outflow_is_drained(&in->stream->out));
+}
+
+/* What is left of its parts is not sent, and they have no end. */
+void sml_callee_cut_stream(struct sml_callee *callee, struct sml_incoming *in);
+
+/* The verdict, DONE, goes out, after the parts before it. */
+void sml_callee_send_verdict(struct sml_callee *callee, struct sml_incoming *in);
+
 /* The handler is to be told, once. */
 void sml_callee_mark_cancelled(struct sml_callee *callee, struct sml_incoming *in);
 

@@ -60,6 +60,8 @@ void sml_callee_answer(struct sml_callee *callee, struct sml_incoming *in,
         return;
     }
     sml_callee_keep_verdict(callee, in, verdict, reply);
+    if (in->stream) /* its parts went to whoever used the key first */
+        sml_callee_cut_stream(callee, in);
     store_verdict(callee, in);
     sml_callee_drop_body(callee, in);
 }

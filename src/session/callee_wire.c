@@ -61,6 +61,8 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
 
     if (call->key.size > 0 && !callee->keys)
         return refuse(out_why, "CALL has a key, which was not agreed on");
+    if ((call->flags & SML_CALL_STREAMS) && !callee->streams_granted)
+        return refuse(out_why, "CALL has a stream, which was not agreed on");
     if (call->body_bytes > callee->limits.body_bytes)
         return refuse(out_why, "CALL's body is larger than WELCOME allowed");
     if (call->body_bytes > callee->limits.session_bytes - callee->bytes_in)
@@ -102,12 +104,12 @@ static enum semel_status false_retry(struct sml_callee *callee, const char **out
 static void duplicate(struct sml_callee *callee, struct sml_incoming *in)
 {
     callee->counters.duplicates++;
-    if (in->phase != SML_IN_DONE || sml_list_linked(&in->link))
+    if (in->phase != SML_IN_DONE || sml_list_linked(&in->link) || in->reply_waits)
         return;
     in->reply_sent = 0;
     in->reply_begun = false;
     callee->counters.replayed++;
-    sml_list_push_back(&callee->to_send, &in->link);
+    sml_callee_send_verdict(callee, in);
 }
 
 static bool is_same(const struct sml_incoming *in, struct sml_fingerprint fingerprint)
@@ -163,6 +165,66 @@ static enum semel_status on_body(struct sml_callee *callee, const struct sml_fra
     return SEMEL_OK;
 }
 
+static enum semel_status on_part(struct sml_callee *callee, const struct sml_frame *frame,
+                                 const char **out_why)
+{
+    struct sml_incoming *in = find(callee, frame->xid);
+    enum semel_status status;
+
+    if (frame->xid > callee->hi)
+        return refuse(out_why, "PART for a call that was never made");
+    if (in == NULL) {
+        callee->counters.stale++;
+        return SEMEL_OK;
+    }
+    if (in->phase == SML_IN_EXPECTED)
+        return refuse(out_why, "PART before its CALL");
+    if (in->phase == SML_IN_REFUSED || in->phase == SML_IN_STORING || in->phase == SML_IN_DONE)
+        return SEMEL_OK; /* it was under way when that was decided */
+    if (in->stream == NULL || !in->stream->takes)
+        return refuse(out_why, "PART for a call that sends none");
+    status =
+        sml_inflow_part(&in->stream->in, callee->mem, &frame->u.part, callee->backing, out_why);
+    if (status == SEMEL_NO_MEMORY)
+        *out_why = "no memory for a part";
+    if (status != SEMEL_OK)
+        return status;
+    sml_callee_stream_due(callee, in); /* with its end, no more credit */
+    sml_callee_stream_event(callee, in);
+    return SEMEL_OK;
+}
+
+/* The parts before its verdict may be out, or may never be. */
+static void go_on(struct sml_callee *callee, struct sml_incoming *in)
+{
+    if (in->phase == SML_IN_DONE && in->reply_waits)
+        sml_callee_send_verdict(callee, in);
+}
+
+/* Calls that were restored have no stream any more; what their callers hold of it is theirs. */
+static enum semel_status on_credit(struct sml_callee *callee, const struct sml_frame *frame,
+                                   const char **out_why)
+{
+    struct sml_incoming *in = find(callee, frame->xid);
+    const char *why;
+
+    if (frame->xid > callee->hi)
+        return refuse(out_why, "CREDIT for a call that was never made");
+    if (in == NULL || in->phase == SML_IN_EXPECTED || in->phase == SML_IN_REFUSED)
+        callee->counters.stale++;
+    if (in == NULL || in->stream == NULL)
+        return SEMEL_OK;
+    if (!in->stream->sends)
+        return refuse(out_why, "CREDIT for a call that takes no parts");
+    why = sml_outflow_credit(&in->stream->out, callee->mem, &frame->u.credit);
+    if (why)
+        return refuse(out_why, why);
+    sml_callee_stream_due(callee, in);
+    sml_callee_stream_event(callee, in);
+    go_on(callee, in);
+    return SEMEL_OK;
+}
+
 static enum semel_status on_ack(struct sml_callee *callee, const struct sml_ack_frame *ack,
                                 const char **out_why)
 {
@@ -204,6 +266,8 @@ static enum semel_status on_cancel(struct sml_callee *callee, uint64_t xid, cons
     }
     if (in->phase == SML_IN_STORING || in->phase == SML_IN_RUNNING)
         in->doomed = SEMEL_CANCELLED; /* should its transaction be lost */
+    in->unread = in->stream && in->stream->sends;
+    go_on(callee, in);
     if (in->phase == SML_IN_DONE || in->phase == SML_IN_STORING || in->phase == SML_IN_UNSTARTING)
         return SEMEL_OK;
     callee->counters.cancelled++;
@@ -224,6 +288,10 @@ enum semel_status sml_callee_frame(struct sml_callee *callee, const struct sml_f
         return on_call(callee, frame, now, out_why);
     case SML_BODY:
         return on_body(callee, frame, out_why);
+    case SML_PART:
+        return on_part(callee, frame, out_why);
+    case SML_CREDIT:
+        return on_credit(callee, frame, out_why);
     case SML_ACK:
         return on_ack(callee, &frame->u.ack, out_why);
     case SML_CANCEL:
@@ -246,9 +314,9 @@ static uint64_t known_to(const struct sml_callee *callee)
 static uint64_t held_of(const struct sml_callee *callee, const struct sml_incoming *in,
                         uint64_t held)
 {
-    if (in && in->phase == SML_IN_DONE)
-        return held <= in->verdict.body.size ? held : 0;
-    return callee->restored ? held : 0;
+    if (in && in->phase == SML_IN_DONE && held <= in->verdict.body.size)
+        return held;
+    return callee->durable ? held : 0;
 }
 
 static enum semel_status check_entries(struct sml_callee *callee, uint64_t next,
@@ -280,6 +348,8 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
 {
     struct sml_listed listed = { .xid = in->xid };
 
+    if (in->stream)
+        sml_callee_stream_due(callee, in);
     if (callee->dedup_off && in->phase != SML_IN_RECEIVING && held == 0) {
         listed.state = SML_STATE_EXPECTED;
         return listed;
@@ -303,12 +373,19 @@ static struct sml_listed take_up(struct sml_callee *callee, struct sml_incoming 
         callee->counters.reattached++;
         break;
     case SML_IN_DONE:
+        if (held > in->verdict.body.size) { /* of another verdict: see held_of */
+            listed.state = SML_STATE_RUNNING;
+            break;
+        }
         listed.state = SML_STATE_DONE;
         listed.offset = held;
+        /* Who has bytes of the reply has all that comes before it. */
+        if (held > 0 && in->stream)
+            in->stream->out.open = true;
         in->reply_sent = held;
         in->reply_begun = false;
         callee->counters.replayed++;
-        sml_list_push_back(&callee->to_send, &in->link);
+        sml_callee_send_verdict(callee, in);
         break;
     case SML_IN_REFUSED:
         listed.state = SML_STATE_REFUSED;
@@ -400,6 +477,14 @@ void sml_callee_down(struct sml_callee *callee)
         sml_incoming_of(node)->reply_begun = false;
     while (sml_list_pop_front(&callee->busy) != NULL)
         continue;
+    while (sml_list_pop_front(&callee->streams) != NULL)
+        continue;
+    for (node = callee->all.next; node != &callee->all; node = node->next) {
+        struct sml_incoming *in = SML_CONTAINER(node, struct sml_incoming, all);
+
+        if (in->stream)
+            sml_stream_resume(in->stream);
+    }
 }
 
 /* --- what goes out ---------------------------------------------------------------------- */
@@ -460,6 +545,27 @@ static size_t pull_turn(struct sml_callee *callee, uint8_t *out, size_t room)
     return used;
 }
 
+/* One frame of the stream whose turn it is; the verdict comes behind its last. 0: there is none, or
+ * no room for it. */
+static size_t pull_stream(struct sml_callee *callee, uint8_t *out, size_t room)
+{
+    struct sml_stream *stream;
+    struct sml_incoming *in;
+    size_t used;
+
+    if (sml_list_empty(&callee->streams))
+        return 0;
+    stream = SML_CONTAINER(callee->streams.next, struct sml_stream, send);
+    in = stream->call;
+    used = sml_stream_pull(stream, in->xid, true, callee->views, out, room);
+    if (used == 0)
+        return 0;
+    sml_list_remove(&stream->send);
+    sml_callee_stream_due(callee, in);
+    go_on(callee, in);
+    return used;
+}
+
 size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uint64_t now)
 {
     struct sml_list *node;
@@ -473,6 +579,7 @@ size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uin
     }
     do {
         turn = pull_turn(callee, out + used, room - used);
+        turn += pull_stream(callee, out + used + turn, room - used - turn);
         used += turn;
     } while (turn > 0);
     return used;
@@ -480,5 +587,6 @@ size_t sml_callee_pull(struct sml_callee *callee, uint8_t *out, size_t room, uin
 
 bool sml_callee_wants_write(const struct sml_callee *callee)
 {
-    return !sml_list_empty(&callee->to_send) || !sml_list_empty(&callee->busy);
+    return !sml_list_empty(&callee->to_send) || !sml_list_empty(&callee->busy) ||
+           !sml_list_empty(&callee->streams);
 }

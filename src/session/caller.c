@@ -48,6 +48,8 @@ void sml_caller_init(struct sml_caller *caller, const struct sml_mem *mem, uint6
     sml_list_init(&caller->to_send);
     sml_list_init(&caller->order);
     sml_list_init(&caller->cancels);
+    sml_list_init(&caller->streams);
+    sml_list_init(&caller->events);
     sml_list_init(&caller->done);
     sml_heap_init(&caller->timers);
 }
@@ -80,6 +82,57 @@ static bool needs_store(const struct sml_call *call)
            !SML_BUG(KEYED_ELSEWHERE);
 }
 
+/* --- streams ---------------------------------------------------------------------------- */
+
+static void begin_stream(struct sml_caller *caller, struct sml_call *call)
+{
+    call->stream->call = call;
+    call->flags |= (uint8_t)((call->stream->sends ? SML_CALL_SENDS : 0) |
+                             (call->stream->takes ? SML_CALL_TAKES : 0));
+    sml_stream_widen(call->stream, &caller->windows);
+}
+
+/* The call is done: what has arrived may still be taken, and nobody takes what was sent. */
+static void end_stream(struct sml_caller *caller, struct sml_stream *stream)
+{
+    sml_list_remove(&stream->send);
+    sml_list_remove(&stream->event);
+    sml_stream_narrow(stream, &caller->windows);
+    sml_outflow_drop(&stream->out, caller->mem);
+}
+
+bool sml_caller_send_part(struct sml_caller *caller, struct sml_call *call, struct sml_part *part)
+{
+    if (call->phase == SML_CALL_DONE || call->stream->out.ended) {
+        sml_part_release(caller->mem, part);
+        return false;
+    }
+    if (part->kind == SML_PART_PROGRESS)
+        sml_outflow_set_progress(&call->stream->out, caller->mem, part);
+    else
+        sml_outflow_add(&call->stream->out, part);
+    sml_caller_stream_due(caller, call);
+    return true;
+}
+
+void sml_caller_end_parts(struct sml_caller *caller, struct sml_call *call)
+{
+    sml_outflow_end(&call->stream->out);
+    sml_caller_stream_due(caller, call);
+}
+
+void sml_caller_took_parts(struct sml_caller *caller, struct sml_call *call)
+{
+    sml_caller_stream_due(caller, call);
+}
+
+struct sml_call *sml_caller_next_event(struct sml_caller *caller)
+{
+    struct sml_list *node = sml_list_pop_front(&caller->events);
+
+    return node ? SML_CONTAINER(node, struct sml_stream, event)->call : NULL;
+}
+
 enum semel_status sml_caller_submit(struct sml_caller *caller, struct sml_call *call, uint64_t now)
 {
     if (caller->pending >= caller->pending_max)
@@ -94,6 +147,8 @@ enum semel_status sml_caller_submit(struct sml_caller *caller, struct sml_call *
     call->grace_end = SML_NEVER;
     call->doubtful = false;
     call->submitted = now;
+    if (call->stream)
+        begin_stream(caller, call);
     sml_list_push_back(&caller->queued, &call->link);
     caller->pending++;
     if (needs_store(call) && call->store_epoch != caller->store_epoch)
@@ -197,6 +252,8 @@ void sml_caller_complete(struct sml_caller *caller, struct sml_call *call,
     sml_list_remove(&call->order);
     sml_list_remove(&call->cancel_link);
     sml_heap_remove(&caller->timers, &call->timer);
+    if (call->stream)
+        end_stream(caller, call->stream);
     call->phase = SML_CALL_DONE;
     set_verdict(call, verdict, proven);
     sml_list_push_back(&caller->done, &call->link);
@@ -236,6 +293,7 @@ static void want_cancel(struct sml_caller *caller, struct sml_call *call)
         sml_list_remove(&call->link);
         call->phase = SML_CALL_SENT;
     }
+    sml_caller_stream_due(caller, call);
     if (caller->up)
         sml_list_push_back(&caller->cancels, &call->cancel_link);
 }
@@ -278,8 +336,8 @@ static void timer_fired(struct sml_caller *caller, struct sml_call *call, uint64
         want_cancel(caller, call);
         sml_caller_set_timer(caller, call, call->grace_end);
     } else if (call->phase == SML_CALL_BUSY && caller->up) {
-        sml_caller_send_again(caller, call);
-        sml_caller_set_timer(caller, call, call->deadline);
+        if (sml_caller_send_again(caller, call))
+            sml_caller_set_timer(caller, call, call->deadline);
     } else {
         sml_caller_set_timer(caller, call, call->deadline);
     }
@@ -292,7 +350,8 @@ void sml_caller_tick(struct sml_caller *caller, uint64_t now)
     if (caller->ack_due <= now)
         caller->ack_due = 0;
     if (SML_BUG(RESENDS_ON_TIMER) && caller->up && !sml_list_empty(&caller->order))
-        sml_caller_send_again(caller, SML_CONTAINER(caller->order.next, struct sml_call, order));
+        (void)!sml_caller_send_again(caller,
+                                     SML_CONTAINER(caller->order.next, struct sml_call, order));
     while ((node = sml_heap_min(&caller->timers)) != NULL && node->key <= now)
         timer_fired(caller, SML_CONTAINER(node, struct sml_call, timer), now);
 }
@@ -335,6 +394,8 @@ static void requeue(struct sml_caller *caller, struct sml_call *call)
     call->rerun |= call->phase != SML_CALL_BUSY || call->doubtful;
     call->body_sent = call->reply_held = call->reply_bytes = 0;
     call->resent = false;
+    if (call->stream)
+        sml_list_remove(&call->stream->send);
     call->phase = SML_CALL_QUEUED;
     sml_list_push_front(&caller->queued, &call->link);
     caller->pending++;
@@ -365,11 +426,13 @@ void sml_caller_fail_keyed(struct sml_caller *caller)
     }
 }
 
-static bool may_resubmit(const struct sml_call *call, uint64_t now)
+/* With its stream from the beginning, or not at all. */
+static bool may_resubmit(struct sml_caller *caller, struct sml_call *call, uint64_t now)
 {
     return ((call->flags & SML_CALL_RERUN_OK) ||
             (call->key_bytes > 0 && !SML_BUG(KEYED_ABANDONED))) &&
-           !call->cancel_wanted && call->deadline > now;
+           !call->cancel_wanted && call->deadline > now &&
+           (call->stream == NULL || sml_call_restart_stream(caller, call));
 }
 
 void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bool lost,
@@ -383,7 +446,7 @@ void sml_caller_end_session(struct sml_caller *caller, enum semel_status why, bo
     while (!sml_list_empty(&caller->order)) {
         struct sml_call *call = SML_CONTAINER(caller->order.prev, struct sml_call, order);
 
-        if (lost && may_resubmit(call, now))
+        if (lost && may_resubmit(caller, call, now))
             requeue(caller, call);
         else
             end_unanswered(caller, call, why);

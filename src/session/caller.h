@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/table.h"
 #include "base/time.h"
+#include "session/stream.h"
 #include "wire/frame.h"
 
 enum sml_call_phase {
@@ -40,6 +41,8 @@ struct sml_call {
     uint64_t body_bytes;
     uint64_t deadline;   /* monotonic ns */
     uint64_t key_age_ms; /* when submitted; 0: it was not used before */
+    /* NULL, or inited, and cleared by the submitter once the call is done. */
+    struct sml_stream *stream;
     uint8_t method_bytes;
     uint8_t content_type_bytes;
     uint8_t key_bytes;
@@ -94,10 +97,15 @@ struct sml_caller {
     uint64_t reply_body_bytes; /* largest reply body taken */
     uint32_t pending_max;
 
-    bool up;     /* a connection is there, its resume answered */
-    bool listed; /* this connection's HELLO has listed the outstanding calls */
-    bool keys;   /* granted: the server keeps idempotency keys */
-    bool stored; /* granted: the session outlives the server */
+    bool up;              /* a connection is there, its resume answered */
+    bool listed;          /* this connection's HELLO has listed the outstanding calls */
+    bool keys;            /* granted: the server keeps idempotency keys */
+    bool stored;          /* granted: the session outlives the server */
+    bool streams_granted; /* calls may have streams */
+    uint64_t windows;     /* see sml_stream_widen */
+    /* The shell's, for large parts; NULL: they are copied. */
+    struct sml_views *views;     /* those that are pulled */
+    struct sml_backing *backing; /* what the frames that come in are in */
     struct sml_session_id session;
     uint64_t next_limit;         /* xids below it may be given */
     uint64_t durable_hi;         /* the highest xid that the server said was in its store */
@@ -114,6 +122,8 @@ struct sml_caller {
     struct sml_list queued;  /* no xid, in order of submission */
     struct sml_list to_send; /* SENDING, taking turns */
     struct sml_list order;   /* outstanding, by xid */
+    struct sml_list streams; /* parts or credits to encode */
+    struct sml_list events;  /* for sml_caller_next_event */
     struct sml_list cancels; /* CANCEL to encode */
     struct sml_list done;
     struct sml_heap timers;     /* deadline, grace end or busy delay of each call */
@@ -151,6 +161,18 @@ struct sml_call *sml_caller_next_done(struct sml_caller *caller);
 /* The application has the result of a call that was handed out: release its xid with the next
  * write. After this the machine knows nothing of the record. */
 void sml_caller_accept(struct sml_caller *caller, struct sml_call *call, uint64_t now);
+
+/* A part to send, or progress; moved in. False: the call is done or its stream has ended, and the
+ * part is freed. The shell bounds what waits: sml_stream_has_room. */
+bool sml_caller_send_part(struct sml_caller *caller, struct sml_call *call, struct sml_part *part);
+void sml_caller_end_parts(struct sml_caller *caller, struct sml_call *call);
+
+/* The shell took parts out of the call's stream. */
+void sml_caller_took_parts(struct sml_caller *caller, struct sml_call *call);
+
+/* A call with news at its stream: parts, progress, an end, room to send, a new attempt. NULL: none.
+ * Each is given once, until there is more. A call that is done has no more events. */
+struct sml_call *sml_caller_next_event(struct sml_caller *caller);
 
 /* A connection for a new session: xids start again at 1; queued calls stay queued.
  * Nothing may be outstanding. */

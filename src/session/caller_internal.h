@@ -20,7 +20,35 @@ void sml_caller_end_call(struct sml_caller *caller, struct sml_call *call,
 /* Acknowledgements owed on this connection are not sent: the next HELLO says the same. */
 void sml_caller_drop_acks(struct sml_caller *caller);
 
-/* Send the whole call once more, with its old xid. */
-void sml_caller_send_again(struct sml_caller *caller, struct sml_call *call);
+/* Its stream begins again, both ways. False: parts of it are gone. */
+bool sml_call_restart_stream(struct sml_caller *caller, struct sml_call *call);
+
+/* Send the whole call once more, with its old xid. False: parts of its stream that the callee had
+ * are gone, and it is done. */
+bool sml_caller_send_again(struct sml_caller *caller, struct sml_call *call) SML_MUST_USE;
+
+/* Nothing of a stream goes out before the whole CALL, and no part after a CANCEL. */
+static inline bool sml_call_flows(const struct sml_call *call)
+{
+    return (call->phase == SML_CALL_SENT || call->phase == SML_CALL_REPLYING) &&
+           sml_stream_wants_write(call->stream, !call->cancel_wanted);
+}
+
+/* Its stream is in the line of those that write exactly while it has something to write. */
+static inline void sml_caller_stream_due(struct sml_caller *caller, struct sml_call *call)
+{
+    if (call->stream == NULL)
+        return;
+    if (!caller->up || !sml_call_flows(call))
+        sml_list_remove(&call->stream->send);
+    else if (!sml_list_linked(&call->stream->send))
+        sml_list_push_back(&caller->streams, &call->stream->send);
+}
+
+static inline void sml_caller_stream_event(struct sml_caller *caller, struct sml_call *call)
+{
+    if (!sml_list_linked(&call->stream->event))
+        sml_list_push_back(&caller->events, &call->stream->event);
+}
 
 #endif

@@ -88,6 +88,7 @@ static void sent_fragment(struct sml_caller *caller, struct sml_call *call)
         sml_list_push_back(&caller->to_send, &call->link);
     } else {
         call->phase = SML_CALL_SENT;
+        sml_caller_stream_due(caller, call);
     }
 }
 
@@ -156,6 +157,25 @@ static size_t pull_turn(struct sml_caller *caller, uint8_t *out, size_t room, ui
     return used;
 }
 
+/* One frame of the stream whose turn it is; 0: there is none, or no room for it. */
+static size_t pull_stream(struct sml_caller *caller, uint8_t *out, size_t room)
+{
+    struct sml_stream *stream;
+    struct sml_call *call;
+    size_t used;
+
+    if (sml_list_empty(&caller->streams))
+        return 0;
+    stream = SML_CONTAINER(caller->streams.next, struct sml_stream, send);
+    call = stream->call;
+    used = sml_stream_pull(stream, call->xid, !call->cancel_wanted, caller->views, out, room);
+    if (used == 0)
+        return 0;
+    sml_list_remove(&stream->send);
+    sml_caller_stream_due(caller, call);
+    return used;
+}
+
 /* May the first queued call have an xid now? */
 static bool may_begin(const struct sml_caller *caller)
 {
@@ -166,7 +186,7 @@ static bool may_begin(const struct sml_caller *caller)
         return false;
     call = SML_CONTAINER(caller->queued.next, struct sml_call, link);
     return call->body_bytes > caller->request_body_bytes ||
-           (call->key_bytes > 0 && !caller->keys) ||
+           (call->key_bytes > 0 && !caller->keys) || (call->stream && !caller->streams_granted) ||
            caller->bytes_out + call->body_bytes <= caller->session_bytes;
 }
 
@@ -189,6 +209,11 @@ static size_t pull_new(struct sml_caller *caller, uint8_t *out, size_t room, uin
     }
     if (call->key_bytes > 0 && !caller->keys) {
         sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_NO_KEYS);
+        *out_ended = true;
+        return 0;
+    }
+    if (call->stream && !caller->streams_granted) {
+        sml_caller_end_call(caller, call, SEMEL_NOT_EXECUTED, SEMEL_NO_STREAM);
         *out_ended = true;
         return 0;
     }
@@ -226,6 +251,7 @@ size_t sml_caller_pull(struct sml_caller *caller, uint8_t *out, size_t room, boo
     used += pull_cancels(caller, out + used, room - used);
     do {
         turn = pull_turn(caller, out + used, room - used, now);
+        turn += pull_stream(caller, out + used + turn, room - used - turn);
         used += turn;
         if (more_calls)
             fresh = pull_new(caller, out + used, room - used, now, &ended);
@@ -239,7 +265,7 @@ bool sml_caller_wants_write(const struct sml_caller *caller, bool more_calls, ui
     if (!caller->up)
         return false;
     if (caller->ack_due <= now || !sml_list_empty(&caller->cancels) ||
-        !sml_list_empty(&caller->to_send))
+        !sml_list_empty(&caller->to_send) || !sml_list_empty(&caller->streams))
         return true;
     if (!more_calls || sml_list_empty(&caller->queued))
         return false;
@@ -266,6 +292,7 @@ enum semel_status sml_caller_grant(struct sml_caller *caller, const struct sml_w
     }
     caller->window = window;
     caller->keys = (welcome->features & SML_FEATURE_KEYS) != 0;
+    caller->streams_granted = (welcome->features & SML_FEATURE_PARTS) != 0;
     caller->stored = welcome->generation != 0;
     if (welcome->durable_hi > caller->durable_hi)
         caller->durable_hi = welcome->durable_hi;
@@ -294,14 +321,33 @@ void sml_caller_list(struct sml_caller *caller, struct sml_outstanding *entries)
     caller->listed = true;
 }
 
-void sml_caller_send_again(struct sml_caller *caller, struct sml_call *call)
+bool sml_call_restart_stream(struct sml_caller *caller, struct sml_call *call)
 {
+    struct sml_stream *stream = call->stream;
+    uint32_t attempt = stream->in.attempt;
+
+    if (!sml_outflow_restart(&stream->out))
+        return false;
+    sml_inflow_restart(&stream->in, caller->mem);
+    if (stream->in.attempt != attempt)
+        sml_caller_stream_event(caller, call);
+    return true;
+}
+
+bool sml_caller_send_again(struct sml_caller *caller, struct sml_call *call)
+{
+    if (call->stream && !sml_call_restart_stream(caller, call)) {
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_PARTS_LOST);
+        return false;
+    }
     call->phase = SML_CALL_SENDING;
+    sml_caller_stream_due(caller, call);
     call->resent = true;
     call->body_sent = 0;
     caller->counters.resent++;
     sml_list_remove(&call->link);
     sml_list_push_back(&caller->to_send, &call->link);
+    return true;
 }
 
 /* Go on with the body at `offset`. */
@@ -336,7 +382,8 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     /* Its CALL tells the method, without which a server cannot say that it did not happen. */
     if (listed->state == SML_STATE_IN_DOUBT) {
         call->doubtful = true;
-        sml_caller_send_again(caller, call);
+        if (!sml_caller_send_again(caller, call))
+            return SEMEL_OK;
     }
     if (call->cancel_wanted)
         return SEMEL_OK;
@@ -344,7 +391,8 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     case SML_STATE_IN_DOUBT:
         break;
     case SML_STATE_EXPECTED:
-        sml_caller_send_again(caller, call);
+        if (!sml_caller_send_again(caller, call))
+            return SEMEL_OK;
         break;
     case SML_STATE_RECEIVING:
         resume_body(caller, call, listed->offset);
@@ -358,10 +406,10 @@ enum semel_status sml_caller_state(struct sml_caller *caller, const struct sml_l
     case SML_STATE_REFUSED:
         /* The delay it was given may be over, or its BUSY lost: again now. */
         call->phase = SML_CALL_BUSY;
-        if (call->busy_until <= now)
-            sml_caller_send_again(caller, call);
-        else
+        if (call->busy_until > now)
             sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+        else if (!sml_caller_send_again(caller, call))
+            return SEMEL_OK;
         break;
     }
     return SEMEL_OK;
@@ -379,6 +427,7 @@ void sml_caller_up(struct sml_caller *caller)
             sml_list_push_back(&caller->cancels, &call->cancel_link);
         else if (call->phase == SML_CALL_BUSY)
             sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
+        sml_caller_stream_due(caller, call);
     }
 }
 
@@ -400,6 +449,10 @@ void sml_caller_down(struct sml_caller *caller)
 
         sml_list_remove(&call->link);
         sml_list_remove(&call->cancel_link);
+        if (call->stream) {
+            sml_list_remove(&call->stream->send);
+            sml_stream_resume(call->stream);
+        }
         call->resent = false;
         if (call->phase == SML_CALL_SENDING)
             call->phase = SML_CALL_SENT;
@@ -416,7 +469,7 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
                           struct sml_verdict verdict, bool proven)
 {
     if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
-        !call->cancelled_by_user) {
+        call->cancel_wanted && !call->cancelled_by_user) {
         verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
         verdict.text = semel_bytes("", 0);
     }
@@ -461,6 +514,14 @@ static void add_fragment(struct sml_caller *caller, struct sml_call *call,
         complete_with(caller, call, call->verdict, false); /* what is proven has no body */
 }
 
+/* What the server had in its store it must not lack later. */
+static void note_stored(struct sml_caller *caller, const struct sml_frame *frame)
+{
+    if (frame->type == SML_REPLY && (frame->u.reply.flags & SML_REPLY_RECORDED) &&
+        frame->xid > caller->durable_hi)
+        caller->durable_hi = frame->xid;
+}
+
 static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *call,
                                   const struct sml_reply_frame *frame, const char **out_why)
 {
@@ -468,8 +529,6 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
         return refuse(out_why, "REPLY does not continue where the reply stood");
     if (frame->body_bytes > caller->reply_body_bytes)
         return refuse(out_why, "REPLY is larger than HELLO allowed");
-    if ((frame->flags & SML_REPLY_RECORDED) && call->xid > caller->durable_hi)
-        caller->durable_hi = call->xid;
     if (call->reply == NULL && frame->verdict.body.size == frame->body_bytes) {
         complete_with(caller, call, frame->verdict, (frame->flags & SML_REPLY_PROVEN) != 0);
         call->reply_in_place = true;
@@ -485,6 +544,41 @@ static enum semel_status on_reply(struct sml_caller *caller, struct sml_call *ca
     return SEMEL_OK;
 }
 
+static enum semel_status on_part(struct sml_caller *caller, struct sml_call *call,
+                                 const struct sml_part_frame *frame, const char **out_why)
+{
+    enum semel_status status;
+
+    if (call->stream == NULL || !call->stream->takes)
+        return refuse(out_why, "PART for a call that takes none");
+    if (call->phase == SML_CALL_REPLYING)
+        return refuse(out_why, "PART after its call's reply");
+    status = sml_inflow_part(&call->stream->in, caller->mem, frame, caller->backing, out_why);
+    if (status == SEMEL_NO_MEMORY) {
+        sml_caller_end_call(caller, call, SEMEL_UNKNOWN, SEMEL_NO_MEMORY);
+        return SEMEL_OK;
+    }
+    if (status != SEMEL_OK)
+        return status;
+    sml_caller_stream_due(caller, call); /* with its end, no more credit */
+    sml_caller_stream_event(caller, call);
+    return SEMEL_OK;
+}
+
+static enum semel_status on_credit(struct sml_caller *caller, struct sml_call *call,
+                                   const struct sml_credit_frame *frame, const char **out_why)
+{
+    const char *why = "CREDIT for a call that sends no parts";
+
+    if (call->stream && call->stream->sends)
+        why = sml_outflow_credit(&call->stream->out, caller->mem, frame);
+    if (why)
+        return refuse(out_why, why);
+    sml_caller_stream_due(caller, call);
+    sml_caller_stream_event(caller, call);
+    return SEMEL_OK;
+}
+
 static void on_busy(struct sml_caller *caller, struct sml_call *call, uint32_t delay_ms,
                     uint64_t now)
 {
@@ -493,6 +587,7 @@ static void on_busy(struct sml_caller *caller, struct sml_call *call, uint32_t d
         return;
     sml_list_remove(&call->link);
     call->phase = SML_CALL_BUSY;
+    sml_caller_stream_due(caller, call);
     call->busy_until = sml_time_add(now, delay_ms * SML_MS);
     sml_caller_set_timer(caller, call, sml_time_min(call->busy_until, call->deadline));
 }
@@ -502,9 +597,10 @@ enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_f
 {
     struct sml_call *call = sml_table_find(&caller->by_xid, frame->xid);
 
+    if (frame->xid >= caller->next)
+        return refuse(out_why, "answer to a call that was never made");
+    note_stored(caller, frame); /* also of a call that was given up */
     if (call == NULL) {
-        if (frame->xid >= caller->next)
-            return refuse(out_why, "answer to a call that was never made");
         caller->counters.unexpected++;
         return SEMEL_OK;
     }
@@ -524,6 +620,10 @@ enum semel_status sml_caller_frame(struct sml_caller *caller, const struct sml_f
             return refuse(out_why, "BUSY for a call whose reply has begun");
         on_busy(caller, call, frame->u.busy_delay_ms, now);
         return SEMEL_OK;
+    case SML_PART:
+        return on_part(caller, call, &frame->u.part, out_why);
+    case SML_CREDIT:
+        return on_credit(caller, call, &frame->u.credit, out_why);
     default:
         return refuse(out_why, "frame is not for a caller");
     }

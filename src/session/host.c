@@ -265,6 +265,7 @@ static void attach(struct sml_host *host, struct sml_peer *peer, struct sml_sess
     peer->features = hello->features & host->options.features;
     peer->welcome_held = host->options.durable && !SML_BUG(WELCOME_EARLY);
     session->callee.keys = (peer->features & SML_FEATURE_KEYS) != 0;
+    session->callee.streams_granted = (peer->features & SML_FEATURE_PARTS) != 0;
     not_left(host, session);
     peer->session = session;
     peer->resumed = hello->kind == SML_RESUME;

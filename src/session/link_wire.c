@@ -2,9 +2,9 @@
 /* link_wire.c - the client's handshake and the frames around the calls.
  *
  * What a server may send: before WELCOME, WELCOME or BYE; until the listed states are complete,
- * LIST or BYE; then everything but HELLO, CALL and what is reserved. Anything else is a protocol
- * error and final. Undecodable bytes are forgiven once, until a reply is accepted again: a damaged
- * stream is not a broken peer. */
+ * LIST or BYE; then everything but what only clients send. Anything else is a protocol error and
+ * final. Undecodable bytes are forgiven once, until a reply is accepted again: a damaged stream is
+ * not a broken peer. */
 #include <string.h>
 
 #include "base/bug.h"
@@ -21,7 +21,7 @@ static size_t pull_hello(struct sml_link *link, uint8_t *out)
     struct sml_hello hello = {
         .version = SML_VERSION,
         .kind = link->has_session ? SML_RESUME : SML_CREATE,
-        .features = SML_FEATURE_KEYS,
+        .features = SML_FEATURE_KEYS | SML_FEATURE_PARTS,
         .count = link->list_count,
         .session = link->session,
         .conn_no = link->conn_no,
@@ -301,6 +301,8 @@ static void on_frame_up(struct sml_link *link, const struct sml_frame *frame, ui
     case SML_REPLY:
     case SML_BODY:
     case SML_BUSY:
+    case SML_PART:
+    case SML_CREDIT:
         on_call_frame(link, frame, now);
         break;
     case SML_PING:

@@ -6,6 +6,7 @@
 
 enum { KIND_SESSION = 'S', KIND_CALL = 'C', KIND_KEY = 'K' };
 
+/* Streams are not stored. */
 #define CALL_FLAGS (SML_CALL_RERUN_OK | SML_CALL_REFUSE_WHEN_FULL | SML_CALL_ORIGIN)
 #define ORIGIN_BYTES 24
 #define SESSION_FIXED (SML_RECORD_HEAD_BYTES + 16 + 32 + SML_RECORD_PRINCIPAL_BYTES + 8 + 8 + 4 + 4)
@@ -52,7 +53,7 @@ void sml_call_record_encode(const struct sml_call_record *record, uint8_t *out)
     uint8_t *at = sml_put_head(out, KIND_CALL);
 
     at = sml_put8(at, (uint8_t)record->state);
-    at = sml_put8(at, record->flags);
+    at = sml_put8(at, record->flags & CALL_FLAGS);
     at = sml_put8(at, SML_BUG(POISON_COUNT_LOST) ? 0 : record->crashes);
     at = sml_put8(at, record->proven);
     at = sml_put8(at, (uint8_t)record->method.size);

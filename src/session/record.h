@@ -38,7 +38,7 @@ struct sml_call_record {
     uint64_t session; /* the number of its session's record */
     uint64_t xid;
     enum sml_call_record_state state;
-    uint8_t flags; /* SML_CALL_* of the wire */
+    uint8_t flags; /* SML_CALL_* of the wire; those of streams are not written */
     uint8_t crashes;
     struct sml_fingerprint fingerprint;
     struct sml_origin_call origin; /* with SML_CALL_ORIGIN */

@@ -32,6 +32,8 @@
 #define SML_BYE_PAYLOAD_BYTES_MAX (4 + SML_BYE_TEXT_BYTES)
 #define SML_BODY_OVERHEAD (SML_HEADER_BYTES + 8) /* of a BODY frame beside its fragment */
 #define SML_BUSY_FRAME_BYTES (SML_HEADER_BYTES + 4)
+#define SML_PART_OVERHEAD (SML_HEADER_BYTES + 16) /* of a PART frame beside its bytes */
+#define SML_CREDIT_FRAME_BYTES (SML_HEADER_BYTES + 24)
 #define SML_XID_MAX (UINT64_C(1) << 63)
 
 enum sml_frame_type {
@@ -41,9 +43,9 @@ enum sml_frame_type {
     SML_CALL = 4,
     SML_BODY = 5,
     SML_REPLY = 6,
-    SML_PART = 7, /* reserved: a protocol error in version 1 */
+    SML_PART = 7,
     SML_ACK = 8,
-    SML_CREDIT = 9, /* reserved likewise */
+    SML_CREDIT = 9,
     SML_CANCEL = 10,
     SML_BUSY = 11,
     SML_PING = 12, /* the nonce stands in the xid */
@@ -53,7 +55,8 @@ enum sml_frame_type {
 };
 
 /* Features of HELLO and WELCOME. */
-#define SML_FEATURE_KEYS 0x01 /* idempotency keys: one may send them, the other keeps them */
+#define SML_FEATURE_KEYS 0x01  /* idempotency keys: one may send them, the other keeps them */
+#define SML_FEATURE_PARTS 0x02 /* calls may have streams */
 
 #define SML_FLAG_REVERSE 0x01 /* the frame belongs to a call from the server to the client */
 
@@ -124,6 +127,9 @@ struct sml_list_frame {
 #define SML_CALL_RERUN_OK 0x01
 #define SML_CALL_REFUSE_WHEN_FULL 0x02
 #define SML_CALL_ORIGIN 0x04 /* `origin` is there: an earlier session made this call first */
+#define SML_CALL_SENDS 0x08  /* the caller sends parts */
+#define SML_CALL_TAKES 0x10  /* the caller takes parts */
+#define SML_CALL_STREAMS (SML_CALL_SENDS | SML_CALL_TAKES)
 
 /* Which call of which session a resubmitted call was when it was made first. */
 struct sml_origin_call {
@@ -145,6 +151,26 @@ struct sml_call_frame {
 struct sml_body_frame {
     uint64_t offset;
     struct semel_bytes fragment; /* not empty */
+};
+
+enum sml_part_kind {
+    SML_PART_ITEM = 1,    /* a whole item, or its last piece */
+    SML_PART_PIECE = 2,   /* more of the same item follows */
+    SML_PART_END = 3,     /* no part follows; its number counts them all */
+    SML_PART_PROGRESS = 4 /* outside of the numbering: only the latest counts */
+};
+
+struct sml_part_frame {
+    uint64_t number; /* among the parts of its stream, from 0; PROGRESS: 0 */
+    enum sml_part_kind kind;
+    struct semel_bytes bytes; /* END: empty */
+};
+
+/* What the receiver of a stream says to its sender. */
+struct sml_credit_frame {
+    uint64_t next;  /* the part that it waits for */
+    uint64_t taken; /* those before it were handed on, and are never asked for again */
+    uint64_t limit; /* the stream may be charged up to here */
 };
 
 /* What became of a call, as the callee says it. */
@@ -223,6 +249,8 @@ struct sml_frame {
         struct sml_welcome welcome;
         struct sml_call_frame call;
         struct sml_body_frame body;
+        struct sml_part_frame part;
+        struct sml_credit_frame credit;
         struct sml_reply_frame reply;
         struct sml_ack_frame ack;
         uint32_t busy_delay_ms;
@@ -260,6 +288,10 @@ size_t sml_encode_listed(uint8_t *out, const struct sml_listed *entries, uint32_
 size_t sml_encode_call(uint8_t *out, uint64_t xid, const struct sml_call_frame *call);
 size_t sml_encode_body(uint8_t *out, uint64_t xid, uint64_t offset, struct semel_bytes fragment);
 size_t sml_encode_reply(uint8_t *out, uint64_t xid, const struct sml_reply_frame *reply);
+size_t sml_encode_part(uint8_t *out, uint64_t xid, const struct sml_part_frame *part);
+/* All of it but its bytes, which follow: SML_PART_OVERHEAD bytes. */
+size_t sml_encode_part_head(uint8_t *out, uint64_t xid, const struct sml_part_frame *part);
+size_t sml_encode_credit(uint8_t *out, uint64_t xid, const struct sml_credit_frame *credit);
 size_t sml_encode_ack(uint8_t *out, const struct sml_ack_range *ranges, uint32_t count);
 size_t sml_encode_busy(uint8_t *out, uint64_t xid, uint32_t delay_ms);
 size_t sml_encode_drain(uint8_t *out, uint32_t grace_ms);

@@ -35,6 +35,8 @@ static const struct form forms[16] = {
     [SML_CALL] = { XID_CALL, CALL_FIXED + 1, SML_PAYLOAD_BYTES_MAX },
     [SML_BODY] = { XID_CALL, BODY_FIXED + 1, BODY_FIXED + SML_FRAGMENT_BYTES },
     [SML_REPLY] = { XID_CALL, REPLY_FIXED, SML_PAYLOAD_BYTES_MAX },
+    [SML_PART] = { XID_CALL, PART_FIXED, PART_FIXED + SML_FRAGMENT_BYTES },
+    [SML_CREDIT] = { XID_CALL, CREDIT_FIXED, CREDIT_FIXED },
     [SML_ACK] = { XID_ZERO, ACK_FIXED + ACK_RANGE_BYTES,
                   ACK_FIXED + SML_ACK_RANGES_MAX *ACK_RANGE_BYTES },
     [SML_CANCEL] = { XID_CALL, 0, 0 },
@@ -239,7 +241,8 @@ static const char *check_call(const uint8_t *p, size_t size, size_t overhead)
 
     if (p[29] == 0)
         return "CALL without method";
-    if (p[28] & ~(SML_CALL_RERUN_OK | SML_CALL_REFUSE_WHEN_FULL | SML_CALL_ORIGIN))
+    if (p[28] &
+        ~(SML_CALL_RERUN_OK | SML_CALL_REFUSE_WHEN_FULL | SML_CALL_ORIGIN | SML_CALL_STREAMS))
         return "CALL with reserved bits set";
     if (overhead > size)
         return "CALL whose lengths disagree";
@@ -368,6 +371,41 @@ static const char *decode_reply(const uint8_t *p, size_t size, struct sml_frame 
     return NULL;
 }
 
+static const char *decode_part(const uint8_t *p, size_t size, struct sml_frame *out)
+{
+    struct sml_part_frame *part = &out->u.part;
+    const uint64_t number = sml_load64(p), kind = sml_load64(p + 8); /* four bytes, four zero */
+    const size_t bytes = size - PART_FIXED;
+
+    if (kind < SML_PART_ITEM || kind > SML_PART_PROGRESS)
+        return "PART of unknown kind";
+    if (number > SML_XID_MAX)
+        return "PART with number out of range";
+    if (kind == SML_PART_END && bytes > 0)
+        return "PART that ends its stream has bytes";
+    if (kind == SML_PART_PIECE && bytes == 0)
+        return "PART is an empty piece";
+    if (kind == SML_PART_PROGRESS && (number != 0 || bytes > SEMEL_PROGRESS_BYTES))
+        return "PART is no possible progress";
+    part->number = number;
+    part->kind = (enum sml_part_kind)kind;
+    part->bytes = semel_bytes(p + PART_FIXED, bytes);
+    return NULL;
+}
+
+static const char *decode_credit(const uint8_t *p, struct sml_frame *out)
+{
+    struct sml_credit_frame *credit = &out->u.credit;
+    const uint64_t next = sml_load64(p), taken = sml_load64(p + 8);
+
+    if (next > SML_XID_MAX || taken > next)
+        return "CREDIT with numbers out of range";
+    credit->next = next;
+    credit->taken = taken;
+    credit->limit = sml_load64(p + 16);
+    return NULL;
+}
+
 static const char *decode_ack(const uint8_t *p, size_t size, struct sml_frame *out)
 {
     const uint32_t count = sml_load32(p);
@@ -418,6 +456,10 @@ static const char *decode_payload(unsigned type, const uint8_t *p, size_t size,
         return decode_reply(p, size, out);
     case SML_BODY:
         return decode_body(p, size, out);
+    case SML_PART:
+        return decode_part(p, size, out);
+    case SML_CREDIT:
+        return decode_credit(p, out);
     case SML_ACK:
         return decode_ack(p, size, out);
     case SML_HELLO:
@@ -441,8 +483,6 @@ static const char *decode_payload(unsigned type, const uint8_t *p, size_t size,
 
 static const char *check_type(unsigned type, size_t max_payload)
 {
-    if (type == SML_PART || type == SML_CREDIT)
-        return "reserved frame type";
     if (type >= sizeof forms / sizeof forms[0] || forms[type].xid == XID_UNKNOWN_TYPE)
         return "unknown frame type";
     if (max_payload == SML_HELLO_PAYLOAD_BYTES && type != SML_HELLO)

@@ -196,6 +196,34 @@ size_t sml_encode_reply(uint8_t *out, uint64_t xid, const struct sml_reply_frame
     return put_header(out, SML_REPLY, xid, (size_t)(at - p));
 }
 
+size_t sml_encode_part_head(uint8_t *out, uint64_t xid, const struct sml_part_frame *part)
+{
+    uint8_t *p = out + SML_HEADER_BYTES;
+
+    SML_ASSERT(part->bytes.size <= SML_FRAGMENT_BYTES);
+    sml_store64(p, part->number);
+    sml_store64(p + 8, (uint64_t)part->kind); /* four bytes, four zero */
+    return put_header(out, SML_PART, xid, PART_FIXED + part->bytes.size) - part->bytes.size;
+}
+
+size_t sml_encode_part(uint8_t *out, uint64_t xid, const struct sml_part_frame *part)
+{
+    size_t head = sml_encode_part_head(out, xid, part);
+
+    put_bytes(out + head, part->bytes);
+    return head + part->bytes.size;
+}
+
+size_t sml_encode_credit(uint8_t *out, uint64_t xid, const struct sml_credit_frame *credit)
+{
+    uint8_t *p = out + SML_HEADER_BYTES;
+
+    sml_store64(p, credit->next);
+    sml_store64(p + 8, credit->taken);
+    sml_store64(p + 16, credit->limit);
+    return put_header(out, SML_CREDIT, xid, CREDIT_FIXED);
+}
+
 size_t sml_encode_ack(uint8_t *out, const struct sml_ack_range *ranges, uint32_t count)
 {
     uint8_t *p = out + SML_HEADER_BYTES;

@@ -50,7 +50,7 @@ static void categories(void **state)
 static void outside(void **state)
 {
     (void)state;
-    assert_string_equal(semel_status_name((enum semel_status)7), "?");
+    assert_string_equal(semel_status_name((enum semel_status)8), "?");
     assert_string_equal(semel_status_text((enum semel_status) - 1), "?");
     assert_int_equal(semel_status_category((enum semel_status)999), SEMEL_CATEGORY_USAGE);
     assert_string_equal(semel_outcome_text((enum semel_outcome)4), "?");

@@ -118,12 +118,42 @@ static void never_a_control(void **state)
     }
 }
 
+static void one_character(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+        uint32_t point;
+    } cases[] = {
+        { "a", 1, 'a' },
+        { "\xc3\xa9", 2, 0xe9 },
+        { "\xe2\x82\xac", 3, 0x20ac },
+        { "\xf0\x9f\x98\x80", 4, 0x1f600 },
+        { "\x80", 0, 0 },
+        { "\xc0\x80", 0, 0 },
+        { "\xed\xa0\x80", 0, 0 },
+        { "\xe2\x82", 0, 0 },
+        { "\xff", 0, 0 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t point = 0;
+
+        assert_int_equal(
+            sml_text_utf8((const uint8_t *)cases[i].bytes, strlen(cases[i].bytes), &point),
+            cases[i].length);
+        assert_int_equal(point, cases[i].point);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         { "text: builds a message", builds, NULL, NULL, NULL },
         { "text: escapes what came from a peer", escapes, NULL, NULL, NULL },
         { "text: cuts when full", cuts, NULL, NULL, NULL },
+        { "text: one character of UTF-8", one_character, NULL, NULL, NULL },
         { "text: random bytes never give a control character", never_a_control, NULL, NULL, NULL },
     };
 

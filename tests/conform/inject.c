@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #define FDS_MAX 8
 
@@ -83,6 +84,8 @@ ssize_t __real_read(int fd, void *out, size_t size);
 ssize_t __wrap_read(int fd, void *out, size_t size);
 ssize_t __real_send(int fd, const void *data, size_t size, int flags);
 ssize_t __wrap_send(int fd, const void *data, size_t size, int flags);
+ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
 ssize_t __real_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size);
 
@@ -105,6 +108,32 @@ ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
     ssize_t n = inject_allow(fd, size);
 
     return n < 0 ? n : __real_send(fd, data, (size_t)n, flags);
+}
+
+/* Of all pieces together so many bytes. */
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    struct iovec pieces[64];
+    struct msghdr less = *message;
+    size_t size = 0, left;
+    ssize_t n;
+
+    for (size_t i = 0; i < message->msg_iovlen; i++)
+        size += message->msg_iov[i].iov_len;
+    n = inject_allow(fd, size);
+    if (n < 0)
+        return n;
+    left = (size_t)n;
+    less.msg_iov = pieces;
+    less.msg_iovlen = 0;
+    for (size_t i = 0; left > 0; i++) {
+        pieces[i] = message->msg_iov[i];
+        if (pieces[i].iov_len > left)
+            pieces[i].iov_len = left;
+        left -= pieces[i].iov_len;
+        less.msg_iovlen++;
+    }
+    return __real_sendmsg(fd, &less, flags);
 }
 
 ssize_t __wrap_write(int fd, const void *data, size_t size)

@@ -59,15 +59,29 @@ static size_t fill_chunk(uint8_t *chunk, uint64_t from, uint64_t total, uint8_t 
     return size;
 }
 
+/* In one piece, or in three. */
+static struct sml_io send_some(struct sml_channel *channel, const uint8_t *data, size_t size,
+                               bool pieces)
+{
+    const size_t cut = size / 3;
+    const struct semel_bytes three[] = { { data, cut },
+                                         { data + cut, cut },
+                                         { data + 2 * cut, size - 2 * cut } };
+
+    return pieces && cut > 0 ? sml_channel_write_pieces(channel, three, 3)
+                             : sml_channel_write(channel, data, size);
+}
+
 static void send_stream(struct sml_channel *channel, uint64_t total, uint8_t salt)
 {
     uint8_t *chunk = malloc(CHUNK_BYTES);
     uint64_t done = 0;
+    unsigned turn = 0;
 
     assert_non_null(chunk);
     while (done < total) {
         size_t size = fill_chunk(chunk, done, total, salt);
-        struct sml_io io = sml_channel_write(channel, chunk, size);
+        struct sml_io io = send_some(channel, chunk, size, turn++ % 2 != 0);
 
         if (io.kind == SML_IO_AGAIN) {
             assert_int_equal(sml_channel_wait_writable(channel, -1, guard()), SML_WAIT_READY);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The C of docs/ASYNC.md compiles, without a warning."""
+"""The C of docs/ASYNC.md and docs/WORKERS.md compiles, without a warning."""
 
 import os
 import re
@@ -8,14 +8,18 @@ import unittest
 
 import house
 
-PAGE = 'docs/ASYNC.md'
+PAGES = ['docs/ASYNC.md', 'docs/WORKERS.md']
 STRICT = ['-Wall', '-Wextra', '-pedantic', '-Werror', '-c', '-o', '/dev/null']
 # A header of another library, what pkg-config calls it, and whether it is there.
 FOREIGN = [('<uv.h>', 'libuv', house.UV_LIBRARY), ('<glib.h>', 'glib-2.0', house.GLIB_LIBRARY)]
 
 
+def text_of_pages():
+    return '\n'.join(house.read(page) for page in PAGES)
+
+
 def snippets():
-    return re.findall(r'^```c\n(.*?)^```$', house.read(PAGE), re.S | re.M)
+    return re.findall(r'^```c\n(.*?)^```$', text_of_pages(), re.S | re.M)
 
 
 class Async(unittest.TestCase):
@@ -34,7 +38,7 @@ class Async(unittest.TestCase):
         found = snippets()
         for header, _, _ in FOREIGN:
             self.assertEqual(sum(f'#include {header}' in text for text in found), 1)
-        self.assertGreater(len(found), 4)
+        self.assertGreater(len(found), 6)
         for text in found:
             with self.subTest(text=text.split('\n\n')[1][:60]), \
                     tempfile.TemporaryDirectory() as scratch:
@@ -50,8 +54,8 @@ class Async(unittest.TestCase):
 
     def test_it_names_what_is_there(self):
         declared = house.declared() | house.declared('semel_uv') | house.declared('semel_glib')
-        for name in re.findall(r'\bsemel_\w+(?=[(`])', house.read(PAGE)):
-            self.assertIn(name, declared | {'semel_bytes_text'}, name)
+        for name in re.findall(r'\bsemel_\w+(?=[(`])', text_of_pages()):
+            self.assertIn(name, declared | {'semel_bytes', 'semel_bytes_text'}, name)
 
 
 if __name__ == '__main__':

@@ -89,7 +89,8 @@ class Library(unittest.TestCase):
         used = {re.sub('@.*', '', line.split()[-1]) for line in out.splitlines()}
         banned = {'getenv', 'secure_getenv', 'printf', 'puts', 'putchar', 'perror', 'exit', '_exit',
                   'signal', 'sigaction', 'atexit', 'setlocale', 'environ', 'system', 'fork'}
-        self.assertEqual(used & banned, set())
+        # os/spawn.c hands it on to the programs of worker processes, unread.
+        self.assertEqual(used & banned, {'environ'})
 
     def test_version(self):
         library = ctypes.CDLL(house.LIBRARY)

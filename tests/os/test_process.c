@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "os/process.h"
@@ -61,10 +62,26 @@ static void by_the_process_id(void **state)
     children_are_noticed();
 }
 
+/* The other end of a socket is told the same. */
+static void user_id(void **state)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    assert_int_equal(getsockopt(ends[0], SOL_SOCKET, SO_PEERCRED, &peer, &size), 0);
+    assert_int_equal(sml_process_uid(), peer.uid);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         { "fork is noticed by a wiped page", by_a_wiped_page, NULL, NULL, NULL },
+        { "the user id is what peers are told", user_id, NULL, NULL, NULL },
         { "fork is noticed by the process id", by_the_process_id, NULL, NULL, NULL },
     };
 

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,12 +34,12 @@ struct fixture {
     uint64_t pulled, read;
 };
 
-static size_t pull(void *owner, uint8_t *out, size_t room)
+static size_t pull(void *owner, uint8_t *out, size_t room, struct sml_views *views)
 {
     struct fixture *f = owner;
     size_t bytes = f->due < f->piece ? f->due : f->piece;
 
-    assert_true(f->lent && room == sizeof f->buffer);
+    assert_true(f->lent && room == sizeof f->buffer && views->count == 0);
     bytes = bytes < room ? bytes : room;
     for (size_t i = 0; i < bytes; i++)
         out[i] = (uint8_t)(f->pulled++ % 251);
@@ -206,6 +207,160 @@ static void test_closed(void **state)
     unmake(f);
 }
 
+/* --- parts that are left where they are ---------------------------------------------------- */
+
+#define PART_BYTES 5
+
+/* What goes out of it: a, part, part, b, part; each letter stands for three bytes. */
+struct letter {
+    struct fixture *f; /* first */
+    struct sml_part *parts[3];
+    bool pulled;
+    size_t step; /* so much is taken by each write */
+    uint8_t got[64];
+    size_t got_bytes;
+};
+
+static struct letter *the_letter;
+
+static size_t pull_letter(void *owner, uint8_t *out, size_t room, struct sml_views *views)
+{
+    struct letter *letter = owner;
+    static const size_t after[] = { 3, 3, 6 };
+
+    (void)room;
+    memcpy(out, "aaabbb", 6);
+    for (uint32_t i = 0; i < 3; i++) {
+        views->list[i].after = out + after[i];
+        views->list[i].part = letter->parts[i];
+        atomic_fetch_add(&letter->parts[i]->refs, 1);
+    }
+    views->count = 3;
+    letter->pulled = true;
+    return 6;
+}
+
+static bool wants_letter(void *owner)
+{
+    return !((struct letter *)owner)->pulled;
+}
+
+static uint8_t *lend_letter(void *owner, size_t *out_room)
+{
+    return lend(((struct letter *)owner)->f, out_room);
+}
+
+static void give_back_letter(void *owner, uint8_t *buffer)
+{
+    give_back(((struct letter *)owner)->f, buffer);
+}
+
+static struct sml_io take_pieces(struct sml_channel *channel, const struct semel_bytes *pieces,
+                                 size_t count)
+{
+    struct letter *letter = the_letter;
+    size_t left = letter->step;
+
+    (void)channel;
+    for (size_t i = 0; i < count; i++) {
+        size_t some = pieces[i].size < left ? pieces[i].size : left;
+
+        assert_true(pieces[i].size > 0);
+        memcpy(letter->got + letter->got_bytes, pieces[i].data, some);
+        letter->got_bytes += some;
+        left -= some;
+    }
+    return (struct sml_io){ .bytes = letter->step - left, .kind = SML_IO_MOVED };
+}
+
+static struct sml_io take_piece(struct sml_channel *channel, const void *data, size_t size)
+{
+    struct semel_bytes piece = { data, size };
+
+    return take_pieces(channel, &piece, 1);
+}
+
+static void open_letter(struct letter *letter, struct sml_channel *channel,
+                        struct sml_channel_ops *channel_ops)
+{
+    static const struct sml_pen_ops letter_ops = { pull_letter, wants_letter, lend_letter,
+                                                   give_back_letter };
+
+    memset(letter, 0, sizeof *letter);
+    the_letter = letter;
+    letter->f = make();
+    for (size_t i = 0; i < 3; i++) {
+        char bytes[PART_BYTES + 1];
+
+        (void)snprintf(bytes, sizeof bytes, "(%zu%zu%zu)", i, i, i);
+        letter->parts[i] =
+            sml_part_create(&sml_mem_libc, SML_PART_ITEM, semel_bytes(bytes, PART_BYTES));
+        assert_non_null(letter->parts[i]);
+    }
+    *channel_ops = *letter->f->channel.ops;
+    channel_ops->write = take_piece;
+    channel_ops->write_pieces = take_pieces;
+    *channel = letter->f->channel;
+    channel->ops = channel_ops;
+    sml_pen_init(&letter->f->pen, &letter_ops, letter, &letter->f->lock);
+    sml_pen_open(&letter->f->pen, channel);
+}
+
+/* Nobody but the test has the parts any more. */
+static void close_letter(struct letter *letter)
+{
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(atomic_load(&letter->parts[i]->refs), 1);
+        sml_part_release(&sml_mem_libc, letter->parts[i]);
+    }
+    unmake(letter->f);
+}
+
+/* Wherever the writes end, all bytes go out in their order. */
+static void test_views_cut(void **state)
+{
+    static const char whole[] = "aaa(000)(111)bbb(222)";
+    struct sml_channel_ops channel_ops;
+    struct sml_channel channel;
+    struct letter letter;
+
+    (void)state;
+    for (size_t step = 1; step < sizeof whole; step++) {
+        enum sml_pen_end end;
+
+        open_letter(&letter, &channel, &channel_ops);
+        letter.step = step;
+        end = sml_pen_write(&letter.f->pen, false);
+        while (end == SML_PEN_FULL) {
+            assert_true(sml_pen_unsent(&letter.f->pen));
+            end = sml_pen_writable(&letter.f->pen);
+        }
+        assert_int_equal(end, SML_PEN_CLEAR);
+        assert_false(sml_pen_unsent(&letter.f->pen));
+        assert_int_equal(letter.got_bytes, sizeof whole - 1);
+        assert_memory_equal(letter.got, whole, sizeof whole - 1);
+        close_letter(&letter);
+    }
+}
+
+/* Wherever the channel is given up, the parts are let go. */
+static void test_views_dropped(void **state)
+{
+    struct sml_channel_ops channel_ops;
+    struct sml_channel channel;
+    struct letter letter;
+
+    (void)state;
+    for (size_t step = 1; step < 21; step++) {
+        open_letter(&letter, &channel, &channel_ops);
+        letter.step = step;
+        assert_int_equal(sml_pen_write(&letter.f->pen, false), SML_PEN_FULL);
+        assert_true(sml_pen_stop(&letter.f->pen));
+        assert_false(sml_pen_unsent(&letter.f->pen));
+        close_letter(&letter);
+    }
+}
+
 /* --- several threads -------------------------------------------------------------------- */
 
 #define WRITERS 4
@@ -252,11 +407,12 @@ static void test_many_writers(void **state)
 
 static atomic_int gate;
 
-static size_t slow_pull(void *owner, uint8_t *out, size_t room)
+static size_t slow_pull(void *owner, uint8_t *out, size_t room, struct sml_views *views)
 {
     struct fixture *f = owner;
 
     (void)room;
+    (void)views;
     f->due = 0;
     atomic_store(&gate, 1);
     out[0] = 0;
@@ -331,6 +487,8 @@ int main(void)
         TEST("closed and opened again", test_closed),
         TEST("many writers, one order", test_many_writers),
         TEST("stopped under a writer", test_stop_under_a_writer),
+        TEST("writes that end between and inside of parts", test_views_cut),
+        TEST("parts of a channel that is given up", test_views_dropped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,7 +129,7 @@ static void test_welcome(void **state)
         hello.features = ~0u;
         wire_hello(wire, &hello);
         wire_expect(wire, SML_WELCOME, &frame);
-        assert_int_equal(frame.u.welcome.features, SML_FEATURE_KEYS);
+        assert_int_equal(frame.u.welcome.features, SML_FEATURE_KEYS | SML_FEATURE_PARTS);
         assert_int_equal(frame.u.welcome.generation, 1);
         assert_int_equal(frame.u.welcome.idle_ms, SEMEL_DURABLE_SESSION_MS);
         if (name == 1)

@@ -15,7 +15,9 @@
 #include "session/host.h"
 #include "session/link.h"
 
+#ifndef PIPE_BYTES
 #define PIPE_BYTES (4 * 1024 * 1024)
+#endif
 #define ROW(name, function) { name, function, NULL, NULL, NULL }
 
 struct pipe {

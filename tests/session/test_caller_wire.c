@@ -306,6 +306,27 @@ static void the_greatest_number_that_is_stored_is_remembered(void **state)
     f->down.size = 0;
 }
 
+/* Nobody waits for the verdict any more; that it is stored is known all the same. */
+static void what_is_said_of_a_call_that_was_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "x");
+    struct sml_incoming *in;
+
+    fixture_pump(f);
+    in = fixture_begin(f);
+    assert_non_null(in);
+    for (int i = 0; i < 31; i++)
+        fixture_pass(f, SML_SECOND);
+    fixture_expect(f, call, SEMEL_UNKNOWN, SEMEL_DEADLINE, NULL);
+    fixture_finish(f, in, SEMEL_VALUE, "");
+    say_reply(f, 1, 2, SML_REPLY_RECORDED);
+    assert_int_equal(f->link.caller.counters.unexpected, 1);
+    assert_int_equal(f->link.caller.durable_hi, 1);
+    say_reply(f, 2, 2, SML_REPLY_RECORDED); /* which was never made */
+    assert_int_equal(f->link.state, SML_LINK_FAILED);
+}
+
 static void a_welcome_says_what_is_stored(void **state)
 {
     struct fixture *f = *state;
@@ -383,6 +404,25 @@ static void what_is_in_doubt_is_sent_again_when_cancelled(void **state)
     }
 }
 
+/* Whoever looks after the server cancels it there: that is no deadline that has passed. */
+static void what_the_server_cancels_has_not_expired(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = fixture_submit(f, "x"), *late;
+    struct sml_frame frame = { .type = SML_CANCEL };
+    const char *why;
+
+    fixture_pump(f);
+    frame.xid = call->xid;
+    assert_int_equal(sml_callee_frame(fixture_callee(f), &frame, f->now, &why), SEMEL_OK);
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_CANCELLED, NULL);
+    late = fixture_submit(f, "y");
+    fixture_pump(f);
+    fixture_pass(f, 30 * SML_SECOND);
+    fixture_expect(f, late, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
+}
+
 /* Nor does a cancellation keep it from being sent that comes before it was. */
 static void what_is_in_doubt_is_sent_before_its_cancel_is_answered(void **state)
 {
@@ -428,8 +468,12 @@ int main(void)
           tear_down, NULL },
         { "a BUSY delay over between two LISTs is over", a_delay_over_between_two_lists_is_over,
           set_up_many, tear_down, NULL },
+        FRESH("what is cancelled at the server has not expired",
+              what_the_server_cancels_has_not_expired),
         FRESH("the greatest number that is stored is remembered",
               the_greatest_number_that_is_stored_is_remembered),
+        FRESH("what is said of a call that was given up is remembered, too",
+              what_is_said_of_a_call_that_was_given_up),
         FRESH("a WELCOME says what is stored", a_welcome_says_what_is_stored),
         FRESH("refused after it was in doubt", refused_after_it_was_in_doubt_it_may_have_run),
         FRESH("in doubt, sent though cancelled", what_is_in_doubt_is_sent_again_when_cancelled),

@@ -235,6 +235,21 @@ static struct sml_verdict largest_verdict(uint8_t *room)
 
 #define LARGEST_BYTES (SEMEL_TEXT_BYTES + SEMEL_DETAIL_BYTES + SEMEL_TRACE_BYTES)
 
+/* A stream ends with its server; that there was one is no damage to the store. */
+static void streams_are_not_stored(void **state)
+{
+    struct sml_call_record record = some_call(), out;
+    const uint8_t flags = record.flags;
+    struct coded coded;
+
+    (void)state;
+    record.flags |= SML_CALL_STREAMS;
+    coded = code_call(&record);
+    assert_null(sml_call_record_decode(view(&coded), &out));
+    assert_int_equal(out.flags, flags);
+    free(coded.bytes);
+}
+
 static void calls_come_back(void **state)
 {
     static uint8_t names[SEMEL_METHOD_BYTES + SEMEL_KEY_BYTES], strings[LARGEST_BYTES];
@@ -665,6 +680,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLAIN("sessions come back", sessions_come_back),
         PLAIN("calls come back", calls_come_back),
+        PLAIN("streams are not stored", streams_are_not_stored),
         PLAIN("keys come back", keys_come_back),
         FRESH("every flipped bit is noticed", every_flipped_bit_is_noticed),
         FRESH("every other length is noticed", every_other_length_is_noticed),

@@ -74,8 +74,8 @@ static bool turned_away(const struct sim_world *world, const struct sim_row *row
         return row->kind == SIM_TXN &&
                (row->durable.spoiler || world->durable->refused || unit->durable.shared);
     case SEMEL_POISONED:
-        return row->kind == SIM_TXN &&
-               world->rows[row->durable.contents].durable.died >= SEMEL_CRASHES_MAX;
+        /* Also by others' faults, if they struck while it ran. */
+        return row->kind == SIM_TXN && unit->runs >= SEMEL_CRASHES_MAX;
     case SEMEL_KEY_MISMATCH:
         return row->durable.keyed && unit->durable.mixed;
     case SEMEL_SERVER_DIED:
@@ -152,6 +152,16 @@ static bool key_expired(const struct sim_world *world, const struct sim_slot *sl
     return world->now - row->submitted >= (world->durable->retention_ms - 1) * SML_MS;
 }
 
+/* The server that had taken them died; what keeps no record would have to run again. */
+static bool parts_lost(struct sim_world *world, const struct sim_row *row)
+{
+    sim_mark(world, SIM_MARK_PARTS_LOST);
+    for (uint32_t i = 0; i < world->params.servers; i++)
+        if (is_after(world->servers[i].died_at, row->submitted))
+            return row->flow.sends;
+    return false;
+}
+
 bool sim_durable_unknown(struct sim_world *world, const struct sim_slot *slot)
 {
     const struct sim_row *row = &world->rows[slot->nonce];
@@ -176,6 +186,8 @@ bool sim_durable_unknown(struct sim_world *world, const struct sim_slot *slot)
         return died_in_it(world, slot);
     case SEMEL_KEY_EXPIRED:
         return key_expired(world, slot);
+    case SEMEL_PARTS_LOST:
+        return parts_lost(world, row);
     case SEMEL_SESSION_LOST:
         if (keyed)
             return gave_up(world, row) || world->durable->put_back_at != SML_NEVER ||

@@ -31,12 +31,14 @@ static struct sim_slot *slot_new(struct sim_world *world)
 
     SML_ASSERT(slot);
     slot->copy = NULL;
+    slot->call.stream = NULL;
     sml_list_init(&slot->link);
     return slot;
 }
 
 void sim_slot_free(struct sim_world *world, struct sim_slot *slot)
 {
+    sim_flow_close(world, slot);
     free(slot->copy);
     slot->copy = NULL;
     /* Whoever still looks at the record shall stumble. */
@@ -75,6 +77,7 @@ static bool submit_one(struct sim_world *world, struct sim_client *client)
         sim_outbox_add(world, client, nonce);
     sim_row_count(world, row);
     sml_list_push_back(&client->open, &slot->link);
+    sim_flow_submitted(world, client, slot);
     sim_say(world, "call %u of client %u: %s %s%s", nonce, client->index, slot->method,
             row->durable.keyed ? "key " : "", row->durable.keyed ? slot->key : "");
     sim_faults_on_submit(world, client);
@@ -98,6 +101,7 @@ static bool submit_again(struct sim_world *world, struct sim_client *client)
     sim_outbox_submitted(client, slot->nonce);
     client->in_flight++;
     sml_list_push_back(&client->open, &slot->link);
+    sim_flow_submitted(world, client, slot);
     return true;
 }
 
@@ -190,6 +194,7 @@ static void take_done(struct sim_world *world, struct sim_client *client)
         struct sim_slot *slot = SML_CONTAINER(call, struct sim_slot, call);
 
         sim_trace_done(world, call);
+        sim_flow_done(world, client, slot);
         sim_ledger_done(world, slot);
         if (world->durable)
             sim_watch_answered(world, client, call);
@@ -287,6 +292,7 @@ void sim_client_pump(struct sim_world *world, struct sim_client *client)
     do {
         client->again = false;
         take_done(world, client);
+        sim_flow_events(world, client);
         act(world, client);
         if (client->conn)
             sim_conn_flush_client(world, client->conn);
@@ -412,6 +418,7 @@ static void begin_link(struct sim_world *world, struct sim_client *client)
         options.kept = options.reconnect = true;
     }
     sml_link_init(&client->link, &client->arena.mem, &client->entropy, &options, world->now);
+    client->link.caller.windows = world->params.windows_down;
     if (world->durable)
         sim_watch_begin(world, client);
     if (!client->outbox)

@@ -29,6 +29,7 @@ struct sim_job *sim_job_new(struct sim_world *world, struct sim_session *info,
 
     SML_ASSERT(job);
     sim_event_init(&job->finish, job_finish_fire);
+    sim_flow_init(job);
     sml_list_init(&job->link);
     job->session = info;
     job->in = in;
@@ -42,6 +43,7 @@ struct sim_job *sim_job_new(struct sim_world *world, struct sim_session *info,
 void sim_job_free(struct sim_world *world, struct sim_job *job)
 {
     sim_off(world, &job->finish);
+    sim_off(world, &job->flow.event);
     sml_list_remove(&job->link);
     sml_list_push_front(&world->free_jobs, &job->link);
 }
@@ -110,7 +112,7 @@ bool sim_job_answer(struct sim_world *world, struct sim_job *job, struct sml_ver
     *verdict = (struct sml_verdict){ .outcome = SEMEL_VALUE };
     if (row->behaviour == SIM_DO_FAIL)
         answered = answer_failure(world, job, verdict, out_reply);
-    else if (row->behaviour != SIM_DO_DROP &&
+    else if (row->behaviour != SIM_DO_DROP && sim_flow_is_complete(world, job) &&
              !(row->behaviour == SIM_DO_HANG && job->cancelled && sim_chance(&world->load, 2)))
         answered = answer_value(world, job, verdict, out_reply);
     if (answered)
@@ -266,7 +268,7 @@ static void job_run(struct sim_world *world, struct sim_job *job)
         run = row->run;
         if (!row->effect_late)
             have_effect(world, job);
-        if (is_deadly(world, job))
+        if (is_deadly(world, job) || sim_flow_begin(world, job))
             return;
     }
     if (run)
@@ -387,6 +389,7 @@ void sim_jobs_cancel(struct sim_world *world, struct sim_session *info)
         if (!job->running)
             continue;
         sim_mark(world, SIM_MARK_CANCEL_WHILE_RUNNING);
+        sim_flow_cancelled(world, job);
         if (job->known && world->rows[job->nonce].behaviour == SIM_DO_HANG)
             sim_at(world, job->kind == SIM_TXN ? &info->server->commit->step : &job->finish,
                    world->now + sim_below(&world->load, 50 * SML_MS));

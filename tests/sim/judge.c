@@ -106,6 +106,7 @@ void sim_judge_plan(struct sim_world *world, uint32_t nonce, const struct sim_cl
     row->durable.contents = row->durable.unit = nonce;
     plan_kind(world, row);
     plan_deaths(world, row);
+    sim_flow_plan_durable(world, row, row);
     if (!sim_on(world, SIM_KEYS) || !sim_chance(&world->load, d->keys_in))
         return;
     row->durable.keyed = true;
@@ -113,6 +114,7 @@ void sim_judge_plan(struct sim_world *world, uint32_t nonce, const struct sim_cl
     plan_share(world, nonce, client);
     if (row->durable.unit == nonce)
         d->units[d->unit_count++ % 64] = nonce;
+    sim_flow_plan_durable(world, row, &world->rows[row->durable.contents]);
 }
 
 void sim_judge_count(struct sim_world *world, const struct sim_row *row)

@@ -107,6 +107,7 @@ void sim_row_plan(struct sim_world *world, uint32_t nonce)
     row->in_content_type = sim_chance(rng, 2);
     plan_behaviour(world, row);
     plan_deadline(world, row);
+    sim_flow_plan(world, row);
 }
 
 void sim_row_count(struct sim_world *world, const struct sim_row *row)
@@ -121,6 +122,7 @@ void sim_row_count(struct sim_world *world, const struct sim_row *row)
     faults[SIM_TOO_LARGE] += row->body_bytes > world->params.host.limits.body_bytes;
     faults[SIM_BIG_BODIES] +=
         row->body_bytes > SML_FRAGMENT_BYTES || row->reply_bytes > SML_FRAGMENT_BYTES;
+    sim_flow_count(world, row);
     if (world->durable)
         sim_judge_count(world, row);
 }
@@ -164,6 +166,7 @@ void sim_slot_fill(struct sim_world *world, struct sim_slot *slot, uint32_t nonc
     call->body_bytes = row->body_bytes;
     call->deadline = row->deadline;
     call->flags = row->call_flags;
+    sim_flow_open(world, slot);
     if (!world->durable || !row->durable.keyed)
         return;
     call->key = slot->key;

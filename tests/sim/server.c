@@ -81,6 +81,7 @@ struct sim_session *sim_session_new(struct sim_world *world, struct sim_server *
     sml_list_init(&info->commit_link);
     sml_list_push_back(&server->sessions, &info->all);
     session->user = info;
+    session->callee.windows = world->params.windows_up;
     sim_say(world, "session %u of client %u begins", info->serial, client);
     return info;
 }
@@ -135,6 +136,7 @@ static void session_end(struct sim_world *world, struct sim_session *info)
     sim_off(world, &info->timer);
     sml_list_remove(&info->dirty);
     sim_jobs_cancel(world, info);
+    sim_flows_pump(world, info);
     sim_jobs_unstall(info);
     sim_commit_touch(world, info);
     sim_session_release(world, info);
@@ -170,6 +172,8 @@ void sim_session_check(struct sim_world *world, const struct sim_session *info)
 
         in += call->body_counted ? call->body_bytes : 0;
         stored += call->phase == SML_IN_DONE ? call->verdict.body.size : 0;
+        if (call->phase == SML_IN_DONE && call->reply_waits)
+            sim_mark(world, SIM_MARK_STREAM_HELD);
         if (call->xid > callee->hi)
             sim_fail(world, "session %u: xid %llu above hi", info->serial,
                      (unsigned long long)call->xid);
@@ -274,6 +278,9 @@ static void check_states(struct sim_world *world, const struct sml_peer *peer)
 
         if (expected == SML_STATE_EXPECTED && (in->begun || in->in_doubt))
             expected = SML_STATE_IN_DOUBT;
+        if (expected == SML_STATE_DONE && peer->states[i].state == SML_STATE_RUNNING &&
+            callee->durable) /* the client has a part of another verdict: it was rolled back */
+            expected = SML_STATE_RUNNING;
         if (!in || expected != peer->states[i].state)
             sim_fail(world, "the resume says of xid %llu state %d, but its phase is %d",
                      (unsigned long long)peer->states[i].xid, (int)peer->states[i].state,
@@ -395,6 +402,7 @@ static void pump_session(struct sim_world *world, struct sim_server *server,
     struct sml_session *session = info->session;
 
     sim_jobs_cancel(world, info);
+    sim_flows_pump(world, info);
     sim_jobs_take(world, info);
     sim_jobs_unstall(info);
     sim_jobs_run(world, server);
@@ -501,7 +509,7 @@ void sim_server_start(struct sim_world *world, struct sim_server *server)
     server->commit = world->durable->commits[index];
     world->params.host.durable = true;
     world->params.host.methods.keeps_records = sim_keeps_records;
-    world->params.host.features = SML_FEATURE_KEYS;
+    world->params.host.features |= SML_FEATURE_KEYS;
     world->params.host.store.generation = server->store->generation;
     memcpy(world->params.host.store.id, server->store->id, sizeof server->store->id);
     sml_host_init(&server->host, &server->arena.mem, &server->entropy, &world->params.host);

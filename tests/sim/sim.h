@@ -13,6 +13,7 @@
  *   server.c   the servers' connections and sessions over a struct sml_host; restarts
  *   handlers.c the servers' run queue, workers and handlers
  *   plan.c     what each call asks for
+ *   streams.c  calls whose parts flow, at both ends
  *   ledger.c   the oracle: which effects happened, what was answered
  *   trace.c    what one session shows, for tests/model
  *   hostile.c  peers that send garbage, thieves, poisoned servers
@@ -144,7 +145,9 @@ static inline bool sim_chance(struct sim_rng *rng, uint32_t in)
     X(TOO_LARGE, "too-large", L)                                                                   \
     X(LATE_ACCEPT, "late-accept", L)                                                               \
     X(BIG_BODIES, "big-bodies", L)                                                                 \
-    SIM_STORE_FAULTS(X)
+    SIM_STORE_FAULTS(X)                                                                            \
+    X(STREAMS, "streams", L)                                                                       \
+    X(SLOW_READER, "slow-reader", L)
 
 enum sim_fault {
 #define SIM_FAULT_ENUM(name, word, group) SIM_##name,
@@ -194,7 +197,13 @@ enum sim_fault {
     X(DRAINED, "client was told to drain")                                                         \
     X(STOPPED, "client stopped with calls outstanding")                                            \
     X(ORPHANED, "session of a crashed client ended")                                               \
-    X(NO_MEMORY, "an allocation failed")
+    X(NO_MEMORY, "an allocation failed")                                                           \
+    X(STREAM_WHOLE, "stream whole")                                                                \
+    X(STREAM_RESUMED, "stream whole over a reconnect")                                             \
+    X(STREAM_CUT, "stream of a cancelled call without its end")                                    \
+    X(STREAM_AGAIN, "stream begun again by another run")                                           \
+    X(STREAM_HELD, "verdict held back by a reader")                                                \
+    X(OTHERS_WENT_ON, "calls ended beside a stream that waits for its reader")
 
 /* States that only runs with a store reach. */
 #define SIM_STORE_MARKS(X)                                                                         \
@@ -243,7 +252,8 @@ enum sim_fault {
     X(ROLLED_BACK, "rolled back store noticed by its client")                                      \
     X(OTHER_GENERATION, "other generation noticed by its client")                                  \
     X(KEYED_GIVEN_UP, "keyed call given up with its store")                                        \
-    X(ORIGIN_KEPT, "same request key in another session")
+    X(ORIGIN_KEPT, "same request key in another session")                                          \
+    X(PARTS_LOST, "parts lost with the server that had taken them")
 
 /* States that only hostile runs reach. */
 #define SIM_HOSTILE_MARKS(X)                                                                       \
@@ -361,6 +371,13 @@ struct sim_durable_row {
 };
 #define SIM_ALWAYS 255
 
+/* The streams of a call. */
+struct sim_flow_plan {
+    uint8_t up, down; /* parts */
+    bool sends, takes, progress, big;
+    bool slow_caller, slow_handler; /* they read slowly */
+};
+
 enum sim_row_state { SIM_ROW_FRESH, SIM_ROW_OPEN, SIM_ROW_DONE, SIM_ROW_ABANDONED };
 
 /* One call as the oracle knows it: what was asked for, and what happened. */
@@ -373,7 +390,20 @@ struct sim_row {
     uint8_t kind; /* enum sim_kind */
     bool effect_late, in_content_type, dropped, dirty;
     uint8_t runs, effects;
+    struct sim_flow_plan flow;
     struct sim_durable_row durable; /* with a store */
+};
+
+/* The caller's end of a call's streams. */
+struct sim_flow {
+    struct sml_stream stream;
+    struct sim_event event;
+    struct sim_client *client;
+    uint32_t sent, got, run, attempt, progress;
+    uint32_t others; /* calls done when its reader stopped */
+    uint64_t losses; /* of connections, when the first part came */
+    uint64_t read_at;
+    bool told_end;
 };
 
 /* The submitter's memory for one open call. */
@@ -382,7 +412,8 @@ struct sim_slot {
     struct sml_list link; /* client's open calls, or the world's free slots */
     uint32_t nonce;
     bool in_flight, canceled;
-    void *copy; /* an exact copy of the body where bounds are checked */
+    void *copy;           /* an exact copy of the body where bounds are checked */
+    struct sim_flow flow; /* if the call has a stream */
     char method[16], content_type[12], key[12];
 };
 
@@ -550,8 +581,17 @@ struct sim_session {
     uint64_t ticked_at;
 };
 
+/* A handler's end of its call's streams. */
+struct sim_job_flow {
+    struct sim_event event;
+    uint32_t sent, got, run;
+    uint64_t read_at, moved_at;
+    bool active, done;
+};
+
 struct sim_job {
     struct sim_event finish;
+    struct sim_job_flow flow;
     struct sml_list link;
     struct sim_session *session;
     struct sml_incoming *in;
@@ -614,6 +654,30 @@ bool sim_job_answer(struct sim_world *world, struct sim_job *job, struct sml_ver
                     uint8_t **out_reply);
 void sim_job_count(struct sim_world *world, const struct sim_row *row);
 
+/* ---- streams ------------------------------------------------------------------------------- */
+
+void sim_flow_plan(struct sim_world *world, struct sim_row *row);
+/* `first` is the row whose contents it has. */
+void sim_flow_plan_durable(const struct sim_world *world, struct sim_row *row,
+                           const struct sim_row *first);
+void sim_flow_count(struct sim_world *world, const struct sim_row *row);
+
+void sim_flow_open(struct sim_world *world, struct sim_slot *slot);
+void sim_flow_submitted(struct sim_world *world, struct sim_client *client, struct sim_slot *slot);
+void sim_flow_events(struct sim_world *world, struct sim_client *client);
+/* The call is done: what is left is read, and judged. */
+void sim_flow_done(struct sim_world *world, struct sim_client *client, struct sim_slot *slot);
+/* The slot is let go, with or without that. */
+void sim_flow_close(struct sim_world *world, struct sim_slot *slot);
+
+void sim_flow_init(struct sim_job *job);
+bool sim_flow_begin(struct sim_world *world, struct sim_job *job);
+/* Has it read and said all? */
+bool sim_flow_is_complete(const struct sim_world *world, const struct sim_job *job);
+void sim_flow_job(struct sim_world *world, struct sim_job *job);
+void sim_flow_cancelled(struct sim_world *world, struct sim_job *job);
+void sim_flows_pump(struct sim_world *world, struct sim_session *info);
+
 /* ---- faults -------------------------------------------------------------------------------- */
 
 /* A call was submitted: perhaps something goes wrong. */
@@ -669,8 +733,9 @@ struct sim_params {
     uint32_t busy_ms;
     size_t pipe_bytes;
     uint32_t calls_per_fault;
-    uint32_t big_in; /* one body in so many is big */
-    bool exact;      /* bodies and inputs in memory of exactly their size */
+    uint32_t big_in;                   /* one body in so many is big */
+    bool exact;                        /* bodies and inputs in memory of exactly their size */
+    uint64_t windows_up, windows_down; /* what other streams of a session hold, at each end */
     struct sml_link_options link;
     struct sml_host_options host;
 };
@@ -695,7 +760,7 @@ struct sim_world {
     struct sim_client clients[SIM_CLIENTS_MAX];
     struct sim_server servers[SIM_SERVERS_MAX];
     struct sml_list conns, free_conns, free_jobs, free_sessions;
-    uint32_t conn_count, session_serial;
+    uint32_t conn_count, session_serial, flow_runs;
     uint8_t *scratch;
     struct sim_hostile hostile;
 

@@ -509,7 +509,7 @@ uint64_t sim_trace_menu(const struct sim_world *world, uint64_t menu)
         SIM_REFUSE_WHEN_FULL, SIM_BIG_BODIES,     SIM_OLD_COPY,        SIM_RENEWED_COPY,
         SIM_CLOCK_STEP,       SIM_SAVE_FAILS,     SIM_CRASH_RESOLVE,   SIM_KEYS,
         SIM_SAME_KEY,         SIM_OTHER_CONTENTS, SIM_SHORT_RETENTION, SIM_OUTBOX,
-        SIM_SLOW_SAVE,        SIM_SMALL_BATCHES,
+        SIM_SLOW_SAVE,        SIM_SMALL_BATCHES,  SIM_STREAMS,         SIM_SLOW_READER,
     };
 
     if (!world->options->trace)

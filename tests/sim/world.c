@@ -153,7 +153,7 @@ static uint64_t pick(struct sim_rng *rng, const uint64_t *from, size_t count)
 
 static uint64_t draw_store_menu(struct sim_world *world)
 {
-    const uint64_t all = SIM_BIT(SIM_FAULT_COUNT) - 1;
+    const uint64_t all = SIM_BIT(SIM_FAULT_COUNT) - 1; /* of 64 bits, 63 are taken */
     /* What may end a call that waits, or lose its session or its store. */
     const uint64_t endings =
         SIM_BIT(SIM_CLIENT_MEMORY) | SIM_BIT(SIM_CLIENT_STOP) | SIM_BIT(SIM_CLIENT_CRASH) |
@@ -176,7 +176,8 @@ static uint64_t draw_store_menu(struct sim_world *world)
 
 static uint64_t draw_menu(struct sim_world *world)
 {
-    const uint64_t all = SIM_BIT(SIM_POWER_CUT) - 1; /* without those of stores */
+    const uint64_t streams = SIM_BIT(SIM_STREAMS) | SIM_BIT(SIM_SLOW_READER);
+    const uint64_t all = (SIM_BIT(SIM_POWER_CUT) - 1) | streams; /* without those of stores */
     const uint64_t network = SIM_BIT(SIM_RESTART) - 1;
     uint64_t menu = all;
 
@@ -188,7 +189,7 @@ static uint64_t draw_menu(struct sim_world *world)
     if (world->options->mode == SIM_CALM)
         menu &= network | SIM_BIT(SIM_SLOW_HANDLER) | SIM_BIT(SIM_FAILING_HANDLER) |
                 SIM_BIT(SIM_FULL_QUEUE) | SIM_BIT(SIM_REORDERED_QUEUE) | SIM_BIT(SIM_LATE_ACCEPT) |
-                SIM_BIT(SIM_BIG_BODIES);
+                SIM_BIT(SIM_BIG_BODIES) | streams;
     if (world->options->mode == SIM_CALM && sim_chance(&world->load, 2))
         menu &= ~SIM_BIT(SIM_FULL_QUEUE);
     if (!(menu & network))
@@ -236,6 +237,7 @@ static void draw_host(struct sim_world *world)
     host->handshake = PICK(rng, 500, 5000) * SML_MS;
     host->silence = params->link.heartbeat * (params->link.heartbeat_missed + 1) + SML_SECOND;
     host->heartbeat_ms = (uint32_t)(params->link.heartbeat / SML_MS);
+    host->features = SML_FEATURE_PARTS;
     host->dedup_off = world->options->dedup_off;
 }
 
@@ -264,6 +266,10 @@ void sim_params_draw(struct sim_world *world)
     params->calls_per_fault = (uint32_t)PICK(rng, 2, 4, 8, 12);
     params->big_in = sim_on(world, SIM_BIG_BODIES) ? (uint32_t)PICK(rng, 50, 300, 1000) : 0;
     params->exact = sim_chance(rng, 8);
+    if (sim_on(world, SIM_STREAMS)) { /* then few streams may hold much, or none */
+        params->windows_up = SML_STREAM_WINDOWS - PICK(rng, 64, 64, 2, 0) * SML_STREAM_WINDOW;
+        params->windows_down = SML_STREAM_WINDOWS - PICK(rng, 64, 64, 2, 0) * SML_STREAM_WINDOW;
+    }
     draw_link(world);
     draw_host(world);
     if (world->options->clients && params->clients > world->options->clients)
@@ -306,7 +312,9 @@ static void check_settled(struct sim_world *world)
         if (!client->alive || client->dirty)
             continue;
         if (!sml_caller_idle(caller) || caller->unreleased || caller->pending ||
-            caller->bytes_out || caller->by_xid.count || caller->ack_count)
+            caller->bytes_out || caller->by_xid.count || caller->ack_count ||
+            caller->windows != world->params.windows_down || !sml_list_empty(&caller->streams) ||
+            !sml_list_empty(&caller->events))
             sim_fail(world, "settled client %u is not empty: unreleased %u, pending %u, out %llu",
                      i, caller->unreleased, caller->pending, (unsigned long long)caller->bytes_out);
     }
@@ -321,7 +329,9 @@ static void check_settled(struct sim_world *world)
             if (!info->session->peer || world->clients[info->client_tag].dirty)
                 continue;
             if (!sml_callee_empty(&info->session->callee) || info->session->callee.held ||
-                info->session->callee.bytes_in || info->session->callee.bytes_stored)
+                info->session->callee.bytes_in || info->session->callee.bytes_stored ||
+                info->session->callee.windows != world->params.windows_up ||
+                !sml_list_empty(&info->session->callee.streams))
                 sim_fail(world, "settled session %u is not empty", info->serial);
         }
     }

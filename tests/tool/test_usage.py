@@ -6,14 +6,15 @@ import os
 import re
 import subprocess
 
-from toolkit import ROOT, ToolCase, main, semel
+from toolkit import ROOT, ToolCase, main, needs_jansson, semel
 
-COMMANDS = ('serve', 'call', 'trigger', 'wait', 'lock', 'bench', 'proxy', 'sessions', 'demo')
+COMMANDS = ('serve', 'call', 'list', 'describe', 'ps', 'cancel', 'top', 'trigger', 'wait', 'lock',
+            'bench', 'proxy', 'sessions', 'demo')
 
 
 class Usage(ToolCase):
     def test_version(self):
-        self.check(semel('--version'), 0, b'semel 0.2.0\n')
+        self.check(semel('--version'), 0, b'semel 0.4.0\n')
 
     def test_help(self):
         for args in (['--help'], ['help'], ['-h']):
@@ -77,6 +78,10 @@ class Usage(ToolCase):
         self.refused(['serve', 'unix:/x', 'noequals'], 'NAME=COMMAND')
         self.refused(['serve', 'unix:/x', '=command'], 'NAME=COMMAND')
         self.refused(['bench', 'unix:/x'], 'method')
+        self.refused(['serve', 'unix:/x', '--inspect', 'some'], 'all, own or none')
+        self.refused(['serve', 'unix:/x', '--describe', 'nix=x'], "no method 'nix'")
+        self.refused(['serve', 'unix:/x', '--describe', 'echo'], 'NAME=TEXT')
+        self.refused(['serve', 'unix:/x', '--describe', 'echo=' + 'd' * 4097], 'at most 4096 bytes')
         self.refused(['bench', 'unix:/x', 'm', '-t', '2', '-w', '2'], 'exclude')
         self.refused(['bench', 'unix:/x', 'm', '-z', '2', '--body', 'x'], 'exclude')
         self.refused(['trigger', 'unix:/x'], "event's ID")
@@ -94,6 +99,24 @@ class Usage(ToolCase):
         self.refused(['serve', 'unix:/x', '--locks=1ms'], 'too short')
         self.refused(['proxy', 'unix:/x'], 'connect to')
         self.refused(['proxy', 'unix:/x', 'unix:/y', '--half-open'], '--cut-every')
+
+    @needs_jansson
+    def test_arguments_of_those_that_look(self):
+        for command in ('list', 'ps', 'top'):
+            self.refused([command], 'address')
+            self.refused([command, 'unix:/x', 'more'], 'too many')
+            self.refused([command, 'unix:/x', '--timeout', '5'], 'no unit')
+            self.refused([command, 'unix:/x', '--connect-timeout', 'x'], '--connect-timeout')
+        self.refused(['top', 'unix:/x', '--interval', '1ms'], 'at least 10ms')
+        self.refused(['top', 'unix:/x', '--interval', '2'], 'no unit')
+        self.refused(['describe', 'unix:/x'], 'method')
+        self.refused(['describe', 'unix:/x', ''], '1 to 255 bytes')
+        self.refused(['describe', 'unix:/x', 'm', 'n'], 'too many')
+        self.refused(['cancel', 'unix:/x'], "call's ID")
+        self.refused(['cancel', 'unix:/x', '1234.5', 'more'], 'too many')
+        for wrong in ('', '17', 'abc.1', '1234.', '.1', '1234.x', 'ABCD.1', '1234.1 ',
+                      'f' * 33 + '.1'):
+            self.refused(['cancel', 'unix:/x', wrong], 'SESSION.CALL')
 
     def test_bad_addresses(self):
         for address in ('', 'nonsense', 'ftp:x', 'tcp:nohost', 'tcp:', 'unix:'):
@@ -166,6 +189,7 @@ class Completion(ToolCase):
     def test_values(self):
         self.assertEqual(self.complete('semel', 'call', '-o'), ['json', 'text'])
         self.assertEqual(self.complete('semel', 'serve', '--orphans'), ['kill', 'wait'])
+        self.assertEqual(self.complete('semel', 'serve', '--inspect'), ['all', 'own', 'none'])
 
     def test_what_sessions_does(self):
         verbs = ['list', 'show', 'forget', 'poisoned', 'renew']

@@ -16,10 +16,13 @@ ROOT = os.environ.get('SEMEL_ROOT') or os.path.abspath(os.path.join(os.path.dirn
                                                                     '..', '..'))
 TOOL = os.environ.get('SEMEL_TOOL') or os.path.join(ROOT, 'build', 'release', 'tool', 'semel')
 STORES = os.environ.get('SEMEL_STORES', '1') == '1'
+JANSSON = os.environ.get('SEMEL_JANSSON', '1') == '1'
+NCURSES = os.environ.get('SEMEL_NCURSES', '1') == '1'
 HANG = 120  # seconds after which something hangs, on any machine
 
 
 needs_stores = unittest.skipUnless(STORES, 'built without stores')
+needs_jansson = unittest.skipUnless(JANSSON, 'built without Jansson')
 
 
 def alive(pid):

@@ -78,6 +78,24 @@ static size_t sample_reply(uint8_t *out)
     return sml_encode_reply(out, 7, &reply);
 }
 
+static size_t sample_part(enum sml_part_kind kind, uint8_t *out)
+{
+    struct sml_part_frame part = { .number = 2, .kind = kind };
+
+    if (kind == SML_PART_PROGRESS)
+        part.number = 0;
+    if (kind != SML_PART_END)
+        part.bytes = semel_bytes_text("row 2");
+    return sml_encode_part(out, 7, &part);
+}
+
+static size_t sample_credit(uint8_t *out)
+{
+    const struct sml_credit_frame credit = { .next = 5, .taken = 3, .limit = 131500 };
+
+    return sml_encode_credit(out, 7, &credit);
+}
+
 static size_t sample_list(bool from_caller, uint8_t *out)
 {
     const struct sml_outstanding mine[3] = { { 4, 0, { 1, 2 } },
@@ -111,6 +129,16 @@ size_t frame_sample(unsigned sample, uint8_t *out)
         return sml_encode_body(out, 7, 5, semel_bytes_text(", world"));
     case SML_REPLY:
         return sample_reply(out);
+    case SML_PART:
+        return sample_part(SML_PART_ITEM, out);
+    case SAMPLE_PART_PIECE:
+        return sample_part(SML_PART_PIECE, out);
+    case SAMPLE_PART_END:
+        return sample_part(SML_PART_END, out);
+    case SAMPLE_PART_PROGRESS:
+        return sample_part(SML_PART_PROGRESS, out);
+    case SML_CREDIT:
+        return sample_credit(out);
     case SML_ACK:
         return sml_encode_ack(out, ranges, 2);
     case SML_CANCEL:
@@ -268,6 +296,13 @@ static void describe_reply(struct sml_text *text, const struct sml_reply_frame *
     say_text(text, "fragment", reply->verdict.body);
 }
 
+static void describe_credit(struct sml_text *text, const struct sml_credit_frame *credit)
+{
+    say(text, "next", credit->next);
+    say(text, "taken", credit->taken);
+    say(text, "limit", credit->limit);
+}
+
 static void describe_ack(struct sml_text *text, const struct sml_ack_frame *ack)
 {
     say(text, "count", ack->count);
@@ -303,6 +338,14 @@ static void describe_payload(struct sml_text *text, const struct sml_frame *fram
         break;
     case SML_REPLY:
         describe_reply(text, &frame->u.reply);
+        break;
+    case SML_PART:
+        say(text, "number", frame->u.part.number);
+        say(text, "kind", (uint64_t)frame->u.part.kind);
+        say_text(text, "bytes", frame->u.part.bytes);
+        break;
+    case SML_CREDIT:
+        describe_credit(text, &frame->u.credit);
         break;
     case SML_ACK:
         describe_ack(text, &frame->u.ack);
@@ -375,6 +418,10 @@ static size_t payload_again(const struct sml_frame *frame, uint8_t *out)
         return sml_encode_body(out, frame->xid, frame->u.body.offset, frame->u.body.fragment);
     case SML_REPLY:
         return sml_encode_reply(out, frame->xid, &frame->u.reply);
+    case SML_PART:
+        return sml_encode_part(out, frame->xid, &frame->u.part);
+    case SML_CREDIT:
+        return sml_encode_credit(out, frame->xid, &frame->u.credit);
     case SML_ACK:
         return ack_again(&frame->u.ack, out);
     case SML_BUSY:

@@ -12,12 +12,15 @@
 
 #define FRAME_TEXT_ROOM (4 * SML_FRAME_BYTES_MAX)
 
-/* A valid frame of each type: 1 .. FRAME_SAMPLES; sample numbers are frame types, and two more. */
+/* A valid frame of each type: 1 .. FRAME_SAMPLES; sample numbers are frame types, and some more. */
 #define SAMPLE_LIST_CALLEE 16
 #define SAMPLE_HELLO_CREATE 17
-#define FRAME_SAMPLES 17
+#define SAMPLE_PART_PIECE 18
+#define SAMPLE_PART_END 19
+#define SAMPLE_PART_PROGRESS 20
+#define FRAME_SAMPLES 20
 
-/* Its size, 0 for the reserved types. */
+/* Its size; 0: there is no such sample. */
 size_t frame_sample(unsigned sample, uint8_t *out);
 
 /* "name = value" lines in the order of the wire. */

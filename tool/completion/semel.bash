@@ -2,7 +2,7 @@
 # Completion of the semel command for bash.
 _semel() {
     local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='serve call trigger wait lock bench proxy sessions demo help'
+    local commands='serve call list describe ps cancel top trigger wait lock bench proxy sessions demo help'
     local common='--quiet --verbose --output --help --usage' options= words=
 
     COMPREPLY=()
@@ -13,6 +13,7 @@ _semel() {
     case $before in
     -o | --output) words='json text' ;;
     --orphans) words='kill wait' ;;
+    --inspect) words='all own none' ;;
     esac
     if [ -n "$words" ]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
@@ -22,12 +23,18 @@ _semel() {
     serve)
         options='--workers --on-demand --backlog --limit --max-run --idempotent --body-limit
             --kill-after --drain --ledger --insecure --session-idle --store --sql --on-crash
-            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks'
+            --orphans --key-retention --foreign-keys --adopt --exchange --event-retention --locks
+            --procs --program --recycle-calls --recycle-memory
+            --describe --inspect --stream'
         ;;
     call)
         options='--timeout --connect-timeout --rerun-ok --key --outbox --refuse-when-full
-            --body-limit'
+            --body-limit --stream --raw --progress --send --chunk'
         ;;
+    list) options='--all --timeout --connect-timeout' ;;
+    describe | ps) options='--timeout --connect-timeout' ;;
+    cancel) options='--force --timeout --connect-timeout' ;;
+    top) options='--interval --timeout --connect-timeout' ;;
     trigger) options='--timeout --connect-timeout' ;;
     wait) options='--all --any --timeout --partial --connect-timeout' ;;
     lock) options='--timeout --connect-timeout --keep-running --kill-after' ;;

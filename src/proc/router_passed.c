@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/* router_passed.c - large messages, whose bytes are not sent but shared.
+ *
+ * A sender has some pieces of memory, slots, each with a number. It passes a slot's descriptor
+ * once, by a socket of its own; then it fills the slot and sends a message that names it: so order
+ * and flow are those of all messages, and what is named is there already. Until its message was
+ * delivered a slot is the router's; that it was, the sender learns by the stream's credit. Memory
+ * that is used again costs neither page faults nor zeroing: which is most of what a new one costs.
+ * */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/passing.h"
+#include "os/sealed.h"
+#include "proc/router_internal.h"
+
+/* --- the sockets --------------------------------------------------------------------------- */
+
+static void side_path(const struct semel_router *router, char *out, size_t size)
+{
+    (void)snprintf(out, size, "%s/p", router->directory);
+}
+
+enum semel_status sml_router_open_sides(struct semel_router *router)
+{
+    char path[sizeof router->directory + 4];
+    enum semel_status status;
+
+    side_path(router, path, sizeof path);
+    status = sml_passing_listen(path, &router->sides_fd);
+    if (status != SEMEL_OK)
+        router->sides_fd = -1;
+    return status;
+}
+
+static void close_side(struct sml_side *side)
+{
+    sml_list_remove(&side->link);
+    sml_passing_close(side->fd);
+    free(side);
+}
+
+void sml_router_close_sides(struct semel_router *router)
+{
+    char path[sizeof router->directory + 4];
+
+    while (!sml_list_empty(&router->sides))
+        close_side(SML_CONTAINER(router->sides.next, struct sml_side, link));
+    if (router->sides_fd < 0)
+        return;
+    sml_passing_close(router->sides_fd);
+    router->sides_fd = -1;
+    side_path(router, path, sizeof path);
+    (void)remove(path);
+}
+
+static void accept_sides(struct semel_router *router)
+{
+    int fd;
+
+    while (router->sides_fd >= 0 && (fd = sml_passing_accept(router->sides_fd)) >= 0) {
+        struct sml_side *side = malloc(sizeof *side);
+
+        if (side == NULL) {
+            sml_passing_close(fd);
+            return;
+        }
+        side->fd = fd;
+        sml_list_push_back(&router->sides, &side->link);
+    }
+}
+
+/* --- what was passed ----------------------------------------------------------------------- */
+
+static void drop(struct semel_receiver *receiver, struct sml_slot *slot)
+{
+    sml_list_remove(&slot->link);
+    receiver->slot_count--;
+    sml_sealed_unmap(slot->data, (size_t)slot->size);
+    free(slot);
+}
+
+static struct sml_slot *find(struct semel_receiver *receiver, uint64_t number)
+{
+    struct sml_list *slots = &receiver->slots;
+
+    for (struct sml_list *node = slots->next; node != slots; node = node->next)
+        if (SML_CONTAINER(node, struct sml_slot, link)->number == number)
+            return SML_CONTAINER(node, struct sml_slot, link);
+    return NULL;
+}
+
+/* Memory under a number; a larger one takes the place of that which was there. */
+static void keep(struct semel_router *router, const uint8_t *words, int fd)
+{
+    struct semel_receiver *receiver = sml_router_find(router, words);
+    struct sml_slot *slot = NULL, *old;
+    uint64_t number, size;
+
+    memcpy(&number, words + SML_PIPE_BODY_BYTES, 8);
+    memcpy(&size, words + SML_PIPE_BODY_BYTES + 8, 8);
+    old = receiver ? find(receiver, number) : NULL;
+    if (old && old->data != receiver->lent)
+        drop(receiver, old);
+    if (receiver && receiver->slot_count < SML_SLOTS_MAX && !find(receiver, number) &&
+        size <= SML_SLOT_BYTES_MAX)
+        slot = malloc(sizeof *slot);
+    if (slot)
+        slot->data = sml_sealed_map(fd, (size_t)size);
+    sml_sealed_close(fd);
+    if (slot == NULL || slot->data == NULL) {
+        free(slot);
+        return;
+    }
+    slot->number = number;
+    slot->size = size;
+    sml_list_push_back(&receiver->slots, &slot->link);
+    receiver->slot_count++;
+}
+
+void sml_router_look_aside(struct semel_router *router)
+{
+    struct sml_list *node, *next;
+    uint8_t words[SML_PASSED_WORDS];
+    bool ended;
+    int fd;
+
+    accept_sides(router);
+    for (node = router->sides.next; node != &router->sides; node = next) {
+        struct sml_side *side = SML_CONTAINER(node, struct sml_side, link);
+
+        next = node->next;
+        while (sml_passing_receive(side->fd, words, sizeof words, &fd, &ended))
+            keep(router, words, fd);
+        if (ended)
+            close_side(side);
+    }
+}
+
+bool sml_receiver_lend(struct semel_receiver *receiver, struct semel_bytes words,
+                       struct semel_bytes *out)
+{
+    const uint8_t *at = words.data;
+    uint64_t number, size;
+    struct sml_slot *slot;
+
+    memcpy(&number, at + 1, sizeof number);
+    memcpy(&size, at + 9, sizeof size);
+    slot = find(receiver, number);
+    if (slot == NULL || slot->size < size) {
+        sml_router_look_aside(receiver->router);
+        slot = find(receiver, number);
+    }
+    if (slot == NULL || slot->size < size || size > receiver->router->options.message_bytes)
+        return false;
+    receiver->lent = slot->data;
+    *out = semel_bytes(slot->data, (size_t)size);
+    return true;
+}
+
+void sml_receiver_drop_slots(struct semel_receiver *receiver)
+{
+    while (!sml_list_empty(&receiver->slots))
+        drop(receiver, SML_CONTAINER(receiver->slots.next, struct sml_slot, link));
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* Senders that lie, die, or are none. */
+#include "router_kit.h"
+
+/* --- bad senders ----------------------------------------------------------------------------- */
+
+static bool is_refused(void *user)
+{
+    struct semel_router_counters counters;
+
+    semel_router_counters(((struct desk *)user)->router, &counters);
+    return counters.refused > 0;
+}
+
+static void test_not_its_own(void **state)
+{
+    char ticket[SEMEL_TICKET_BYTES];
+    struct semel_sender *thief;
+    struct box box;
+    struct desk desk;
+    enum semel_status status;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 3, NULL);
+    assert_int_equal(semel_receiver_ticket(box.receiver, ticket, sizeof ticket), SEMEL_OK);
+    assert_int_equal(semel_receiver_ticket(box.receiver, ticket, 10), SEMEL_TOO_LARGE);
+    ticket[strlen("semel-pipe:0:")] ^= 1; /* another secret */
+    status = semel_sender_create(&thief, ticket);
+    if (status == SEMEL_INVALID) { /* it was no digit any more */
+        ticket[strlen("semel-pipe:0:")] = 'a';
+        assert_int_equal(semel_sender_create(&thief, ticket), SEMEL_OK);
+    }
+    assert_int_equal(semel_sender_start(thief), SEMEL_OK);
+    assert_int_equal(post(thief, 3, 0, 64, -1), SEMEL_OK);
+    assert_true(serve(&desk, is_refused, &desk, 30));
+    while ((status = post(thief, 3, 1, 64, 100)) == SEMEL_OK)
+        kit_sleep_ms(1);
+    assert_int_equal(status, SEMEL_DENIED);
+    assert_int_equal(box.got, 0);
+    /* The owner is not disturbed. */
+    assert_int_equal(semel_sender_start(box.sender), SEMEL_OK);
+    assert_int_equal(post(box.sender, 3, 0, 64, -1), SEMEL_OK);
+    box.wanted = 1;
+    assert_true(serve(&desk, has_all, &box, 30));
+    semel_sender_destroy(thief);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+/* Bytes that are no protocol, lengths that lie, half a frame: others go on. */
+static void test_garbage(void **state)
+{
+    char ticket[SEMEL_TICKET_BYTES];
+    struct sockaddr_un where = { .sun_family = AF_UNIX };
+    struct box box;
+    struct desk desk;
+    int fd;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 3, NULL);
+    assert_int_equal(semel_receiver_ticket(box.receiver, ticket, sizeof ticket), SEMEL_OK);
+    snprintf(where.sun_path, sizeof where.sun_path, "%s", strstr(ticket, "unix:") + 5);
+    for (int kind = 0; kind < 4; kind++) {
+        uint8_t bytes[64];
+
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(fd, (struct sockaddr *)&where, sizeof where), 0);
+        memset(bytes, kind == 0 ? 0xff : 0, sizeof bytes);
+        bytes[0] = 112;
+        bytes[4] = 1; /* a HELLO's header, and no more, or nothing in it */
+        if (kind < 3)
+            (void)!write(fd, bytes, kind == 1 ? 20 : sizeof bytes);
+        for (int i = 0; i < 5; i++)
+            assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+        if (kind != 2)
+            close(fd);
+    }
+    box.wanted = 100;
+    assert_int_equal(pthread_create(&box.thread, NULL, send_in_thread, &box), 0);
+    assert_true(serve(&desk, has_all, &box, 30));
+    pthread_join(box.thread, NULL);
+    assert_false(box.wrong);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+    close(fd);
+}
+
+/* SIGKILL after a flush, and in the middle of all: what came whole is delivered, the rest of the
+ * world goes on. */
+static void test_death(void **state)
+{
+    struct box box, other;
+    struct desk desk;
+    pid_t pid;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 0, NULL);
+    open_box(&other, &desk, 1, NULL);
+    box.wanted = 500;
+    pid = spawn_sender("--die", &box, 500);
+    assert_true(serve(&desk, has_all, &box, 30));
+    assert_int_equal(exit_of(pid), 128 + SIGKILL);
+    assert_int_equal(box.skipped, 0);
+    semel_sender_destroy(box.sender);
+    for (int i = 0; i < 20; i++) {
+        open_box(&box, &desk, 2, NULL);
+        box.wanted = 10;
+        pid = spawn_sender(i % 2 ? "--forever" : "--large", &box, 100000);
+        assert_true(serve(&desk, has_all, &box, 60));
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(exit_of(pid), 128 + SIGKILL);
+        for (int k = 0; k < 50; k++)
+            assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+        assert_false(box.wrong);
+        assert_int_equal(box.skipped, 0);
+        assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
+        semel_sender_destroy(box.sender);
+    }
+    other.wanted = 100;
+    assert_int_equal(pthread_create(&other.thread, NULL, send_in_thread, &other), 0);
+    assert_true(serve(&desk, has_all, &other, 30));
+    pthread_join(other.thread, NULL);
+    assert_false(other.wrong);
+    semel_sender_destroy(other.sender);
+    close_desk(&desk);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        TEST("a sender of a pipe that is not its own", test_not_its_own),
+        TEST("bytes that are no protocol", test_garbage),
+        TEST("senders die", test_death),
+    };
+
+    router_kit_sender(argc, argv);
+    return cmocka_run_group_tests_name("proc/router_conn", tests, NULL, NULL);
+}

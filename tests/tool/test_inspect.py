@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""semel list, describe, ps and cancel: a server from inside."""
+
+import json
+import os
+import signal
+
+from toolkit import TOOL, ToolCase, main, needs_jansson, needs_stores, semel, subprocess, unittest
+
+
+class Looking(ToolCase):
+    def lines(self, *args):
+        outcome = semel(*args, '-o', 'json')
+        self.check(outcome, 0)
+        return [json.loads(line) for line in outcome.out.decode().split('\n')[:-1]]
+
+    def states(self, server):
+        return [line['state'] for line in self.lines('ps', server.address)]
+
+    def two_calls(self, *options):
+        """A server with one worker, a call that runs on it, one that waits; and their ids."""
+        server = self.serve('long=exec sleep 500', 'never=true', '--workers', '1', '--kill-after',
+                            '0s', *options)
+        running = self.calling(server.address, 'long', '--timeout', '500s')
+        self.wait_until(lambda: self.states(server) == ['running'], 'it never ran')
+        waiting = self.calling(server.address, 'never', '--timeout', '500s')
+        self.wait_until(lambda: len(self.states(server)) == 2, 'it never waited')
+        return server, running, waiting, [line['id'] for line in self.lines('ps', server.address)]
+
+
+@needs_jansson
+class Methods(Looking):
+    def test_list(self):
+        server = self.serve('b=true', 'a=true', '--limit', 'a=3', '--max-run', 'a=1500ms',
+                            '--idempotent', 'b', '--describe', 'a=Does it,\nat once.',
+                            '--describe', 'b=\x1b[1mbold')
+        outcome = semel('list', server.address)
+        self.check(outcome, 0)
+        lines = outcome.out.decode().split('\n')
+        self.assertEqual(lines[0].split(), ['METHOD', 'KIND', 'LIMIT', 'MAX-RUN', 'DESCRIPTION'])
+        self.assertEqual(lines[1].split(), ['a', 'once', '3', '1.5s', 'Does', 'it,'])
+        self.assertEqual(lines[2].split(), ['b', 'idempotent', '-', '-', '\\x1b[1mbold'])
+        self.assertEqual(lines[3:], [''])
+        self.assertEqual(self.lines('list', server.address)[0],
+                         {'name': 'a', 'kind': 'once', 'on_crash': 'unknown', 'limit': 3,
+                          'max_run_ms': 1500, 'reserved': False,
+                          'describe': 'Does it,\nat once.'})
+        names = [line['name'] for line in self.lines('list', server.address, '--all')]
+        self.assertEqual(names, ['a', 'b', 'semel.calls', 'semel.cancel', 'semel.counters',
+                                 'semel.describe', 'semel.methods', 'semel.reverse'])
+
+    def test_describe(self):
+        server = self.serve('a=true', '--describe', 'a=Does it,\nat once.', '--limit', 'a=2')
+        self.check(semel('describe', server.address, 'a'), 0,
+                   b'a\n  Does it,\n  at once.\n'
+                   b'  kind: once (never runs twice; unknown if the server dies while it runs)\n'
+                   b'  limit: 2 at once\n')
+        found, = self.lines('describe', server.address, 'semel.calls')
+        self.assertTrue(found['reserved'])
+        self.check(semel('describe', server.address, 'b'), 8, b'', 'no such method')
+
+    @needs_stores
+    def test_kinds(self):
+        server = self.serve('a=true', 'b=true', '--store', self.store(), '--sql', 's=SELECT 1',
+                            '--on-crash', 'a=rerun', '--idempotent', 'b')
+        kinds = {line['name']: (line['kind'], line.get('on_crash'))
+                 for line in self.lines('list', server.address)}
+        self.assertEqual(kinds, {'a': ('once', 'rerun'), 'b': ('idempotent', None),
+                                 's': ('transactional', None)})
+        for method, words in (('a', b'runs again, with its key'), ('b', b'may run again'),
+                              ('s', b'exactly once')):
+            self.assertIn(words, semel('describe', server.address, method).out)
+
+    def test_builtins_say_what_they_do(self):
+        server = self.serve()
+        for line in self.lines('list', server.address):
+            self.assertTrue(line['describe'], line)
+
+    def test_servers_that_are_not_there_or_show_nothing(self):
+        nowhere = 'unix:' + self.path('none')
+        closed = self.serve('--inspect', 'none')
+        for args in (['list'], ['describe', 'echo'], ['ps'], ['cancel', '1234.1']):
+            self.check(semel(args[0], nowhere, *args[1:]), 3, b'', 'not sent')
+            self.check(semel(args[0], closed.address, *args[1:]), 8, b'', '--inspect none')
+
+    def test_output_that_cannot_be_written(self):
+        server = self.serve()
+        for args in (['list'], ['describe', 'echo'], ['ps']):
+            with open('/dev/full', 'wb') as full:
+                done = subprocess.run([TOOL, args[0], server.address, *args[1:]], stdout=full,
+                                      stderr=subprocess.PIPE, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(b'could not be written', done.stderr)
+
+
+@needs_jansson
+class Calls(Looking):
+    def test_ps(self):
+        server, running, waiting, ids = self.two_calls()
+        outcome = semel('ps', server.address)
+        self.check(outcome, 0)
+        lines = [line.split() for line in outcome.out.decode().split('\n')]
+        self.assertEqual(lines[0], ['ID', 'STATE', 'AGE', 'LEFT', 'UID', 'METHOD', 'PEER'])
+        self.assertEqual([lines[1][i] for i in (0, 1, 4, 5)],
+                         [ids[0], 'running', str(os.getuid()), 'long'])
+        self.assertEqual([lines[2][i] for i in (0, 1, 4, 5)],
+                         [ids[1], 'waiting', str(os.getuid()), 'never'])
+        self.assertEqual(lines[1][6:], [server.address, 'pid', str(running.popen.pid)])
+        first = self.lines('ps', server.address)[0]
+        self.assertEqual(first['id'], f"{first['session'][:8]}.{first['call']}")
+        self.assertFalse(first['cancelled'])
+        running.end(signal.SIGINT)
+        waiting.end()
+
+    def test_cancel_what_waits(self):
+        server, running, waiting, ids = self.two_calls()
+        self.check(semel('cancel', server.address, ids[1]), 0, b'', ids[1] + ': not executed')
+        self.check(waiting.end(), 9, b'', 'cancelled')
+        self.assertEqual(self.states(server), ['running'])
+        running.end(signal.SIGINT)
+
+    def test_cancel_what_runs(self):
+        server, running, waiting, ids = self.two_calls()
+        found, = self.lines('cancel', server.address, ids[0])
+        self.assertEqual((found['call'], found['became']), (1, 'asked to stop'))
+        self.check(running.end(), 5, b'', 'cancelled')
+        self.check(waiting.end(), 0)
+        self.check(semel('cancel', server.address, ids[0]), 1, b'', 'no such call')
+
+    def test_force(self):
+        server, running, waiting, ids = self.two_calls()
+        self.check(semel('cancel', server.address, ids[1], '--force'), 0, b'', 'not executed')
+        waiting.end()
+        self.check(semel('cancel', server.address, ids[0], '--force'), 1, b'', 'asked to stop',
+                   "cannot be forced: its handler runs inside the server's process")
+        running.end()
+
+    def test_strangers_look_and_do_not_cancel(self):
+        server = self.background('serve', 'tcp:127.0.0.1:0', 'long=exec sleep 500', '--kill-after',
+                                 '0s')
+        server.address = server.await_line('listening at').split()[-1]
+        call = self.calling(server.address, 'long', '--timeout', '500s')
+        self.wait_until(lambda: self.states(server) == ['running'], 'it never ran')
+        line, = self.lines('ps', server.address)
+        self.assertNotIn('uid', line)
+        self.check(semel('cancel', server.address, line['id']), 7, b'', 'not permitted')
+        self.assertEqual(self.states(server), ['running'])
+        call.end(signal.SIGINT)
+
+    @unittest.skipIf(os.geteuid(), 'only root can be somebody else')
+    def test_other_users(self):
+        os.chmod(self.directory, 0o755)
+        server = self.serve('--inspect', 'own')
+        os.chmod(self.path('s'), 0o777)
+        for args in (['list'], ['ps'], ['describe', 'echo'], ['cancel', '1234.1']):
+            self.check(semel(args[0], server.address, *args[1:], user=65534, group=65534,
+                             extra_groups=[]), 7, b'', 'not permitted')
+        self.check(semel('call', server.address, 'echo', 'x', user=65534, group=65534,
+                         extra_groups=[]), 0, b'x')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""semel serve --procs: calls that run in worker processes."""
+
+import json
+import os
+import signal
+import time
+import unittest
+
+from toolkit import HANG, TOOL, ToolCase, alive, semel
+
+
+def children_of(pid):
+    """Those that have not ended."""
+    found = []
+    for entry in os.listdir('/proc'):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f'/proc/{entry}/stat', encoding='utf-8') as file:
+                words = file.read().rsplit(')', 1)[1].split()
+        except OSError:
+            continue
+        if int(words[1]) == pid and words[0] != 'Z':
+            found.append(int(entry))
+    return found
+
+
+class Procs(ToolCase):
+    def serve(self, *args):
+        self.address = 'unix:' + self.path('s')
+        server = self.background('serve', self.address, *args)
+        server.await_line('listening at')
+        return server
+
+    def call(self, method, body='', *args):
+        return semel('call', self.address, method, body, *args)
+
+    def test_commands(self):
+        server = self.serve('--procs', '2', 'parent=echo $PPID', 'up=tr a-z A-Z',
+                            'no=echo sorry >&2; exit 7',
+                            'key=echo $SEMEL_CALL_KEY $SEMEL_IDEMPOTENCY_KEY $SEMEL_METHOD')
+        self.assertEqual(self.call('up', 'abc').out, b'ABC')
+        parent = int(self.call('parent').out)
+        self.assertIn(parent, children_of(server.popen.pid))
+        outcome = self.call('no')
+        self.assertEqual(outcome.code, 1)
+        self.assertIn('sorry', outcome.err)
+        keys = {self.call('key').out.split()[0] for _ in range(3)}
+        self.assertEqual(len(keys), 3)
+        self.assertEqual(self.call('none').code, 8)
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+        self.assertFalse(alive(parent))
+
+    def test_builtins_and_recycling(self):
+        server = self.serve('--procs', '1', '--recycle-calls', '2', '-v')
+        for _ in range(6):
+            self.assertEqual(self.call('sum', '1 2 3').out.strip(), b'6')
+        server.await_line('has served its time', 3)
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def test_ledger(self):
+        self.serve('--procs', '2', '--ledger', self.path('ledger'),
+                   'key=printf %s $SEMEL_CALL_KEY')
+        keys = [self.call('key').out.decode() for _ in range(4)]
+        with open(self.path('ledger'), encoding='utf-8') as file:
+            self.assertEqual([line.split()[0] for line in file], keys)
+
+    def test_a_death_is_unknown(self):
+        server = self.serve('--procs', '2', 'die=kill -9 $PPID', 'pid=echo $PPID')
+        for _ in range(3):
+            outcome = self.call('die')
+            self.assertEqual(outcome.code, 5)
+            self.assertIn('was killed by signal 9 (SIGKILL)', outcome.err)
+        self.assertEqual(self.call('pid').code, 0)
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def test_none_outlives_a_killed_server(self):
+        server = self.serve('--procs', '3', 'pid=echo $PPID')
+        workers = children_of(server.popen.pid)
+        self.assertEqual(len(workers), 3)
+        server.end(signal.SIGKILL)
+        end = time.monotonic() + HANG
+        while any(alive(pid) for pid in workers):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_a_cancelled_call(self):
+        server = self.serve('--procs', '1', 'nap=sleep 600; echo late', 'echo=cat')
+        outcome = self.call('nap', '', '--timeout', '300ms')
+        self.assertEqual(outcome.code, 5)
+        self.assertEqual(self.call('echo', 'x').out, b'x')
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def running(self):
+        lines = semel('ps', self.address, '-o', 'json').out.decode().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def test_force(self):
+        """The worker that has the call is killed, also if it was asked to stop before."""
+        server = self.serve('--procs', '1', 'nap=trap "" TERM; while :; do sleep 1; done',
+                            'echo=cat')
+        for asked in (False, True):
+            call = self.background('call', self.address, 'nap', '--timeout', '500s')
+            end = time.monotonic() + HANG
+            while [one.get('state') for one in self.running()] != ['running']:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.01)
+            name = self.running()[0]['id']
+            if asked:
+                self.assertEqual(semel('cancel', self.address, name).code, 0)
+            outcome = semel('cancel', self.address, name, '--force')
+            self.assertEqual(outcome.code, 0, outcome.err)
+            outcome = call.end()
+            self.assertEqual(outcome.code, 5, outcome.err)
+            self.assertIn('was killed by signal 9 (SIGKILL)', outcome.err)
+            self.assertEqual(self.call('echo', 'x').out, b'x')
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def test_a_program(self):
+        """Any that speaks the protocol: the tool itself, as a server on descriptor 3."""
+        script = self.path('worker')
+        with open(script, 'w', encoding='utf-8') as file:
+            file.write(f'#!/bin/sh\nexec {TOOL} serve fd:3 "up=tr a-z A-Z" "pid=echo \\$PPID"\n')
+        os.chmod(script, 0o755)
+        server = self.serve('--program', script, '--procs', '2', 'up', 'pid', 'none')
+        self.assertEqual(self.call('up', 'abc').out, b'ABC')
+        self.assertIn(int(self.call('pid').out), children_of(server.popen.pid))
+        outcome = self.call('none')
+        self.assertEqual(outcome.code, 1)
+        self.assertIn('nothing was done', outcome.err)
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def test_refused(self):
+        def refused(words, *args):
+            outcome = semel('serve', 'unix:' + self.path('x'), *args)
+            self.assertEqual(outcome.code, 2, outcome)
+            self.assertIn(words, outcome.err)
+
+        refused('--procs', '--procs', '0')
+        refused('NAME=COMMAND', '--procs', '2', 'name')
+        refused('no path', '--program', 'worker', 'name')
+        refused('NAMEs', '--program', './worker')
+        refused('NAME alone', '--program', './worker', 'a=b')
+        refused('need --procs', '--recycle-calls', '2')
+        outcome = semel('serve', 'unix:' + self.path('x'), '--program', './worker', 'name')
+        self.assertEqual(outcome.code, 3)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+/* procs.c - calls that are handed on to worker processes.
+ *
+ * A call is taken, started in the pool, and finished with what comes back; no thread waits for it.
+ * Its cancellation cancels the one in the pool. What is unknown there is unknown here, in the same
+ * words; what was not executed there is a failure (125), since nothing was done: a handler has no
+ * other way to say so.
+ *
+ * Threads. `forward` is filled in by the handler's thread, which then starts the job; the job's
+ * end may come before its handle is stored. The lock decides who is first; whoever finishes the
+ * request waits there for a cancellation that is under way. */
+#include "procs.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "builtin.h"
+#include "output.h"
+#include "serve.h"
+
+#define WORKER_ARGUMENT "--semel-worker="
+#define ORIGIN "semel-call "
+#define HANDED_KEY_BYTES 190 /* an idempotency key that fits into a content type beside the rest */
+#define STOP_MS 5000
+
+/* --- the call as the client made it ---------------------------------------------------------- */
+
+static bool read_key(const char *hex, struct semel_key *key)
+{
+    for (size_t i = 0; i < sizeof key->bytes; i++) {
+        unsigned byte;
+
+        if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
+            return false;
+        key->bytes[i] = (uint8_t)byte;
+    }
+    return true;
+}
+
+/* "semel-call KEY CALL IDEMPOTENCY_KEY" */
+static void write_origin(const struct semel_request *request, char *out, size_t room)
+{
+    struct semel_key key = semel_request_key(request);
+    char hex[2 * sizeof key.bytes + 1];
+
+    for (size_t i = 0; i < sizeof key.bytes; i++)
+        sprintf(hex + 2 * i, "%02x", key.bytes[i]);
+    snprintf(out, room, ORIGIN "%s %" PRIu64 " %s", hex, semel_request_call(request),
+             semel_request_idempotency_key(request));
+}
+
+struct origin call_origin(const struct semel_request *request)
+{
+    struct origin origin = { semel_request_key(request), semel_request_call(request),
+                             semel_request_idempotency_key(request) };
+    const char *text = semel_request_content_type(request);
+    size_t head = sizeof ORIGIN - 1, hex = 2 * sizeof origin.key.bytes;
+    struct semel_key key;
+    char *end;
+
+    /* Only a worker has callers who may say so. */
+    if (!procs_is_worker() || strncmp(text, ORIGIN, head) != 0 || strlen(text) < head + hex + 2 ||
+        !read_key(text + head, &key))
+        return origin;
+    origin.key = key;
+    origin.call = strtoull(text + head + hex, &end, 10);
+    origin.idempotency_key = *end == ' ' ? end + 1 : "";
+    return origin;
+}
+
+/* --- handing on ------------------------------------------------------------------------------ */
+
+struct forward {
+    struct semel_request *request;
+    pthread_mutex_t lock;
+    struct semel_job *job; /* lock; NULL until it is stored */
+    bool ended;            /* lock */
+    bool started;          /* lock: the handler's thread is through with this */
+};
+
+static void forward_free(struct forward *forward)
+{
+    semel_job_unref(forward->job);
+    pthread_mutex_destroy(&forward->lock);
+    free(forward);
+}
+
+static void on_cancel(struct semel_request *request, void *user)
+{
+    struct forward *forward = user;
+
+    if (semel_request_forced(request))
+        (void)semel_job_kill(forward->job);
+    else
+        semel_job_cancel(forward->job);
+}
+
+static void hand_back(struct semel_request *request, const struct semel_result *result)
+{
+    char why[1024];
+
+    switch (result->outcome) {
+    case SEMEL_VALUE:
+        finish_value(request, result->body.data, result->body.size);
+        break;
+    case SEMEL_FAILURE:
+        if (semel_request_fail_with(request, result->code, result->text, result->detail,
+                                    result->trace) != SEMEL_OK)
+            finish_failure(request, result->code, "%s", result->text);
+        break;
+    case SEMEL_NOT_EXECUTED:
+        finish_failure(request, 125, "nothing was done: %s",
+                       result->text ? result->text : semel_status_text(result->status));
+        break;
+    default:
+        snprintf(why, sizeof why, "%s",
+                 result->text ? result->text : semel_status_text(result->status));
+        semel_request_died(request, why);
+        break;
+    }
+}
+
+static void on_done(struct semel_result *result, void *user)
+{
+    struct forward *forward = user;
+    bool last;
+
+    pthread_mutex_lock(&forward->lock);
+    forward->ended = true;
+    last = forward->started;
+    pthread_mutex_unlock(&forward->lock);
+    hand_back(forward->request, result);
+    if (last)
+        forward_free(forward);
+}
+
+static struct forward *forward_make(struct semel_request *request)
+{
+    struct forward *forward = calloc(1, sizeof *forward);
+
+    if (!forward)
+        return NULL;
+    forward->request = request;
+    pthread_mutex_init(&forward->lock, NULL);
+    semel_request_take(request);
+    return forward;
+}
+
+/* The job is under way, or has ended already, and with it the request. */
+static void forward_started(struct forward *forward, struct semel_job *job)
+{
+    bool last;
+
+    pthread_mutex_lock(&forward->lock);
+    forward->job = job;
+    last = forward->ended;
+    if (!last)
+        semel_request_on_cancel(forward->request, on_cancel, forward);
+    forward->started = true;
+    pthread_mutex_unlock(&forward->lock);
+    if (last)
+        forward_free(forward);
+}
+
+void procs_forward(struct semel_request *request, void *user)
+{
+    const struct method *method = user;
+    char origin[SEMEL_CONTENT_TYPE_BYTES + 1];
+    int64_t left = semel_request_remaining_ms(request);
+    struct semel_call_options options = { .deadline_ms = left > 0 ? left : -1,
+                                          .content_type = origin,
+                                          .rerun_ok = method->options.kind == SEMEL_IDEMPOTENT,
+                                          .lent = true };
+    enum semel_status status;
+    struct forward *forward;
+    struct semel_job *job;
+
+    if (strlen(semel_request_idempotency_key(request)) > HANDED_KEY_BYTES) {
+        finish_failure(request, 125, "nothing was done: with --procs a key has at most %d bytes",
+                       HANDED_KEY_BYTES);
+        return;
+    }
+    write_origin(request, origin, sizeof origin);
+    forward = forward_make(request);
+    if (!forward) {
+        finish_failure(request, 125, "nothing was done: out of memory");
+        return;
+    }
+    status = semel_pool_start(method->service->pool, method->name, semel_request_body(request),
+                              &options, on_done, forward, &job);
+    if (status == SEMEL_OK) {
+        forward_started(forward, job);
+        return;
+    }
+    finish_failure(request, 125, "nothing was done: %s", semel_status_text(status));
+    forward_free(forward);
+}
+
+/* --- the pool -------------------------------------------------------------------------------- */
+
+static void on_event(struct semel_pool *pool, const struct semel_worker_event *event, void *user)
+{
+    (void)pool;
+    (void)user;
+    if (event->kind == SEMEL_WORKER_RECYCLED)
+        output_detail("worker %d has served its time", event->pid);
+}
+
+bool procs_keep_arguments(struct service *service, int argc, char **argv)
+{
+    char **kept = calloc((size_t)argc + 2, sizeof *kept);
+    bool good = kept != NULL;
+
+    /* argv[0] is "semel serve". */
+    for (int i = 0; good && i <= argc; i++)
+        good = (kept[i] = strdup(i == 0 ? "semel" : i == 1 ? "serve" : argv[i - 1])) != NULL;
+    service->arguments = kept;
+    return good;
+}
+
+void procs_free_arguments(struct service *service)
+{
+    for (char **argument = service->arguments; argument && *argument; argument++)
+        free(*argument);
+    free(service->arguments);
+    service->arguments = NULL;
+}
+
+int procs_start(struct service *service)
+{
+    struct semel_pool_options options = {
+        .workers = service->procs,
+        .calls_per_worker = service->options.workers ? service->options.workers : 1,
+        .waiting_calls = service->options.backlog,
+        .body_bytes = service->options.body_bytes,
+        .recycle_calls = service->recycle_calls,
+        .recycle_bytes = service->recycle_bytes,
+        .program = service->program,
+        .log = output_log,
+        .on_event = on_event,
+    };
+    enum semel_status status;
+
+    if (!service->program)
+        options.arguments = (const char *const *)service->arguments;
+    status = semel_pool_create(&service->pool, &options);
+    if (status == SEMEL_OK)
+        return TOOL_VALUE;
+    output_error("cannot start worker processes: %s", semel_status_text(status));
+    return status == SEMEL_INVALID ? TOOL_USAGE : TOOL_CONNECT;
+}
+
+void procs_stop(struct service *service)
+{
+    struct semel_pool_counters counters;
+
+    if (!service->pool)
+        return;
+    semel_pool_counters(service->pool, &counters);
+    output_detail("workers: %" PRIu64 " started, %" PRIu64 " died, %" PRIu64
+                  " recycled; calls: %" PRIu64 " moved, %" PRIu64 " run again",
+                  counters.workers_started, counters.workers_died, counters.workers_recycled,
+                  counters.calls_moved, counters.calls_rerun);
+    if (semel_pool_stop(service->pool, STOP_MS, NULL) != SEMEL_OK)
+        output_note("workers are still busy, and are killed");
+    if (semel_pool_destroy(service->pool) != SEMEL_OK)
+        output_error("the worker processes could not be ended");
+    service->pool = NULL;
+}
+
+/* --- the worker ------------------------------------------------------------------------------ */
+
+static char *worker_argument; /* what the pool has added; NULL: this is no worker */
+
+bool procs_take_argument(int *argc, char **argv)
+{
+    if (*argc > 1 && strncmp(argv[*argc - 1], WORKER_ARGUMENT, sizeof WORKER_ARGUMENT - 1) == 0) {
+        worker_argument = argv[--*argc];
+        argv[*argc] = NULL;
+    }
+    return procs_is_worker();
+}
+
+bool procs_is_worker(void)
+{
+    return worker_argument != NULL;
+}
+
+static enum semel_status set_up(struct semel_server *server, void *user)
+{
+    struct service *service = user;
+
+    service->server = server;
+    return serve_export(service) == TOOL_VALUE ? SEMEL_OK : SEMEL_INVALID;
+}
+
+int procs_worker(struct service *service)
+{
+    char name[] = "semel";
+    char *argv[] = { name, worker_argument, NULL };
+
+    return semel_worker_main(2, argv, set_up, service);
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/* ps.c - semel ps: the calls that run or wait at a server. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "duration.h"
+#include "inspect.h"
+#include "output.h"
+#include "tool.h"
+
+static const struct argp_option options[] = {
+    INSPECT_OPTIONS,
+    OUTPUT_OPTIONS,
+    { NULL, 0, NULL, 0, NULL, 0 },
+};
+
+static const char doc[] =
+    "Show the calls that run or wait at the server at ADDRESS: first those that run, the oldest "
+    "first, then those that wait. ID is what semel cancel takes, LEFT the time until the deadline."
+    "\v"
+    "Examples:\n"
+    "  semel ps unix:/run/x\n"
+    "  semel ps unix:/run/x -o json | jq -r 'select(.method==\"resize\").id'\n\n"
+    "A state is running, waiting, or overdue: the call has its verdict, since it ran longer than "
+    "it may, but its handler goes on. A state with an asterisk: it was asked to stop. JSON is one "
+    "object to a line. Exit codes as semel call.";
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct one_call *call = state->input;
+
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (state->arg_num > 0)
+            argp_error(state, "too many arguments");
+        call->address = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (state->arg_num == 0)
+            argp_error(state, "an address is needed");
+        return 0;
+    default:
+        return inspect_option(call, key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void print_call(const json_t *call)
+{
+    char age[32], left[32], state[32], uid[16] = "-";
+
+    snprintf(state, sizeof state, "%s%s", member_text(call, "state"),
+             member_is(call, "cancelled") ? "*" : "");
+    if (json_object_get(call, "uid"))
+        snprintf(uid, sizeof uid, "%" PRIu64, member_count(call, "uid"));
+    printf(
+        "%-16s %-9s %8s %8s %6s  ", member_text(call, "id"), state,
+        duration_format((int64_t)member_count(call, "age_ns"), age, sizeof age),
+        duration_format((int64_t)member_count(call, "remaining_ms") * 1000000, left, sizeof left),
+        uid);
+    print_column(member_text(call, "method"), 16);
+    fputs("  ", stdout);
+    print_column(member_text(call, "peer"), 0);
+    fputc('\n', stdout);
+}
+
+static int show(const json_t *answer)
+{
+    const json_t *calls = json_object_get(answer, "calls");
+    uint64_t running = member_count(answer, "running_left_off");
+    uint64_t waiting = member_count(answer, "waiting_left_off");
+
+    if (!output_json())
+        printf("%-16s %-9s %8s %8s %6s  %-16s  %s\n", "ID", "STATE", "AGE", "LEFT", "UID", "METHOD",
+               "PEER");
+    for (size_t i = 0; i < json_array_size(calls); i++) {
+        if (output_json())
+            print_object(json_array_get(calls, i));
+        else
+            print_call(json_array_get(calls, i));
+    }
+    if (running + waiting > 0)
+        output_note("there are more: %" PRIu64 " that run, %" PRIu64 " that wait", running,
+                    waiting);
+    return print_end();
+}
+
+int tool_ps(int argc, char **argv)
+{
+    static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
+    static struct one_call call;
+    json_t *answer = NULL;
+    int code;
+
+    argp_parse(&argp, argc, argv, 0, NULL, &call);
+    call.method = "semel.calls";
+    call.options.rerun_ok = true;
+    code = inspect(&call, &answer);
+    if (code == TOOL_VALUE)
+        code = show(answer);
+    json_decref(answer);
+    return code;
+}
