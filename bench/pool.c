@@ -2,8 +2,9 @@
 /* pool.c - what a call in a worker process costs.
  *   --mode=trip --secs=S --size=BYTES --workers=N --pin=none|same|cross
  *       Round trips by one caller, in turns of some milliseconds each: a call of a warm worker of a
- *       pool, a call of the same method by a plain client over a socketpair, and a bare write and
- *       read over a socketpair with another process, all with bodies of that size. Nobody spins.
+ *       pool, the same as a task told of by a loop, a call of the same method by a plain client over
+ *       a socketpair, and a bare write and read over a socketpair with another process, all with
+ *       bodies of that size. Nobody spins.
  *       Prints the medians and their ratios.
  *   --mode=many --secs=S --threads=N --workers=N --calls=N
  *       Threads call an echo in the workers' processes. Prints calls per second.
@@ -107,10 +108,43 @@ struct trips {
     struct semel_pool *pool;
     char *body, *reply;
     size_t size;
-    struct kit_samples bare, plain, pooled;
+    struct kit_samples bare, plain, pooled, tasks;
+    struct semel_loop *loop;
+    struct semel_executor *executor;
 };
 
-enum how { BARE, PLAIN, POOLED };
+enum how { BARE, PLAIN, POOLED, TASK };
+
+static void on_change(struct semel_future *future, unsigned changes, void *loop)
+{
+    (void)future;
+    if (changes & SEMEL_CHANGED_DONE)
+        semel_loop_stop(loop);
+}
+
+/* From the submission until the loop has told of its end. */
+static void run_task(struct trips *trips, struct semel_bytes body)
+{
+    struct semel_task_options options = { .on_change = on_change, .user = trips->loop };
+    const struct semel_result *result;
+    struct semel_future *future;
+
+    kit_need(semel_executor_submit(trips->executor, "echo", body, &options, &future), "submit");
+    kit_need(semel_loop_run(trips->loop), "loop_run");
+    result = semel_future_result(future);
+    if (result == NULL || result->body.size != body.size ||
+        memcmp(result->body.data, body.data, body.size) != 0)
+        kit_die("task");
+    semel_future_unref(future);
+}
+
+static void make_executor(struct trips *trips)
+{
+    struct semel_executor_options options = { .pool = trips->pool };
+
+    kit_need(semel_loop_create(&trips->loop, NULL), "loop_create");
+    kit_need(semel_executor_create(&trips->executor, trips->loop, &options), "executor_create");
+}
 
 static uint64_t trip(struct trips *trips, enum how how)
 {
@@ -126,6 +160,8 @@ static uint64_t trip(struct trips *trips, enum how how)
     else if (how == PLAIN)
         check(semel_client_call(trips->client, "echo", body, NULL, &result), &result, trips->body,
               trips->size);
+    else if (how == TASK)
+        run_task(trips, body);
     else
         check(semel_pool_call(trips->pool, "echo", body, NULL, &result), &result, trips->body,
               trips->size);
@@ -180,7 +216,7 @@ static int run_trips(int argc, char **argv)
     size_t size = (size_t)kit_number(argc, argv, "size", 64);
     struct trips trips = { .size = size, .body = calloc(1, size), .reply = malloc(size) };
     struct kit_child bare, plain;
-    uint64_t b, c, p;
+    uint64_t b, c, p, t;
     char address[24];
 
     if (pinned)
@@ -189,6 +225,7 @@ static int run_trips(int argc, char **argv)
     plain = kit_fork(serve_plain, NULL);
     trips.fd = bare.fd;
     trips.pool = make_pool(argc, argv, 1);
+    make_executor(&trips);
     snprintf(address, sizeof address, "fd:%d", dup(plain.fd));
     kit_need(semel_client_create(&trips.client, address, NULL), "client_create");
     if (pinned)
@@ -197,22 +234,26 @@ static int run_trips(int argc, char **argv)
         (void)trip(&trips, BARE);
         (void)trip(&trips, PLAIN);
         (void)trip(&trips, POOLED);
+        (void)trip(&trips, TASK);
     }
     until = kit_now_ns() + secs;
     while (kit_now_ns() < until) {
         turn(&trips, BARE, &trips.bare);
         turn(&trips, PLAIN, &trips.plain);
         turn(&trips, POOLED, &trips.pooled);
+        turn(&trips, TASK, &trips.tasks);
     }
     b = kit_percentile(&trips.bare, 50);
     c = kit_percentile(&trips.plain, 50);
     p = kit_percentile(&trips.pooled, 50);
+    t = kit_percentile(&trips.tasks, 50);
     printf(
         "figure=pool mode=trip pin=%s size=%zu bare_ns=%llu client_ns=%llu pool_ns=%llu ratio=%.3f "
-        "over_client=%.3f\n",
+        "over_client=%.3f task_ns=%llu task_ratio=%.3f\n",
         where, size, (unsigned long long)b, (unsigned long long)c, (unsigned long long)p,
-        (double)p / (double)b, (double)p / (double)c);
+        (double)p / (double)b, (double)p / (double)c, (unsigned long long)t, (double)t / (double)b);
     fflush(stdout);
+    kit_need(semel_executor_destroy(trips.executor), "executor_destroy");
     kit_need(semel_pool_destroy(trips.pool), "pool_destroy");
     _exit(0);
 }

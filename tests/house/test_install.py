@@ -19,7 +19,7 @@ PROGRAMS = ('hello_server', 'hello_client')
 CMAKE = '''
 cmake_minimum_required(VERSION 3.13)
 project(outside C CXX)
-find_package(semel 0.2 REQUIRED)
+find_package(semel 0.4 REQUIRED)
 function(program name target language)
   configure_file(${name}.c ${name}_${language}.${ARGV3} COPYONLY)
   add_executable(${name}_${language}_${target} ${name}_${language}.${ARGV3})
