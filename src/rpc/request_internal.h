@@ -29,8 +29,7 @@ struct semel_server;
 /* The other end of a connection, as requests show it. Guarded by the stripe of the session. */
 struct sml_peer_info {
     struct semel_peer peer;
-    uint32_t refs;
-    char address[]; /* what peer.address points at */
+    uint32_t refs; /* the address lies behind the record */
 };
 
 enum sml_place {

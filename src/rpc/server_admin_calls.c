@@ -57,7 +57,7 @@ static void copy_call(struct shown *to, const struct sml_session *session,
     to->keyed = in->key_bytes > 0;
     memcpy(to->method, in->method, (size_t)in->method_bytes + 1);
     sml_text_init(&peer, to->peer, sizeof to->peer);
-    sml_text_add(&peer, request->info->address);
+    sml_text_add(&peer, request->info->peer.address);
 }
 
 /* The shell has it: its request is there. */

@@ -70,9 +70,9 @@ static struct sml_peer_info *describe(const struct sml_channel *channel)
 
     if (info == NULL)
         return NULL;
-    memcpy(info->address, channel->peer, bytes);
+    memcpy(info + 1, channel->peer, bytes);
     info->refs = 1;
-    info->peer.address = info->address;
+    info->peer.address = (const char *)(info + 1);
     info->peer.has_ids = channel->ids.known;
     info->peer.uid = channel->ids.known ? channel->ids.uid : 0;
     info->peer.gid = channel->ids.known ? channel->ids.gid : 0;
@@ -151,7 +151,7 @@ void sml_conn_admit(struct sml_conn *conn, uint64_t now)
     if (sml_epoll_add(&server->epoll, conn->channel.fd_read, SML_POLL_IN,
                       (uint64_t)(uintptr_t)conn) != SEMEL_OK) {
         sml_server_log(server, SEMEL_LOG_ERROR, "%s: cannot be watched, closed",
-                       conn->info->address);
+                       conn->info->peer.address);
         sml_conn_close(conn);
     }
 }
@@ -314,8 +314,9 @@ static void lost(struct sml_conn *conn, struct sml_io io)
             atomic_fetch_add_explicit(&server->totals.lost_mid_frame, 1, memory_order_relaxed);
     }
     if (state != SML_PEER_CLOSING && (state != SML_PEER_NEW || is_mid_frame(conn)))
-        sml_server_log(server, SEMEL_LOG_INFO, "%s: connection lost%s: %s", conn->info->address,
-                       mid_frame ? " inside a frame" : "", sml_io_text(io));
+        sml_server_log(server, SEMEL_LOG_INFO, "%s: connection lost%s: %s",
+                       conn->info->peer.address, mid_frame ? " inside a frame" : "",
+                       sml_io_text(io));
     sml_conn_close(conn);
 }
 
@@ -457,7 +458,7 @@ void sml_conn_timer(struct sml_conn *conn, uint64_t now)
     rekey(conn);
     sml_mutex_unlock(conn->lock);
     if (silent)
-        sml_server_log(server, SEMEL_LOG_WARNING, "%s: closed: %s", conn->info->address,
+        sml_server_log(server, SEMEL_LOG_WARNING, "%s: closed: %s", conn->info->peer.address,
                        conn->peer.bye_text);
 }
 
@@ -530,9 +531,9 @@ static void report_closing(struct sml_conn *conn)
     sml_text_add_escaped(&text, conn->peer.bye_text, strlen(conn->peer.bye_text));
     if (conn->peer.bye_received)
         sml_server_log(server, SEMEL_LOG_INFO, "%s: the client said BYE: %s: %s",
-                       conn->info->address, sml_bye_name(conn->peer.bye), escaped);
+                       conn->info->peer.address, sml_bye_name(conn->peer.bye), escaped);
     else
-        sml_server_log(server, SEMEL_LOG_WARNING, "%s: closed: %s: %s", conn->info->address,
+        sml_server_log(server, SEMEL_LOG_WARNING, "%s: closed: %s: %s", conn->info->peer.address,
                        sml_bye_name(conn->peer.bye), escaped);
 }
 
@@ -593,7 +594,7 @@ static void feed(struct sml_conn *conn, struct sml_intake *in)
     }
     if (!keep(conn, in)) {
         sml_server_log(conn->server, SEMEL_LOG_ERROR, "%s: no memory to read, closed",
-                       conn->info->address);
+                       conn->info->peer.address);
         sml_conn_close(conn);
     }
 }

@@ -30,7 +30,7 @@ void sml_request_words(const struct semel_request *request, const char *why,
     sml_text_add(&text, "\", call ");
     sml_text_add_u64(&text, request->in->xid);
     sml_text_add(&text, " of ");
-    sml_text_add(&text, request->info->address);
+    sml_text_add(&text, request->info->peer.address);
     sml_text_add(&text, ": ");
     sml_text_add(&text, why);
 }

@@ -251,7 +251,7 @@ void sml_conn_greet(struct sml_conn *conn, const struct sml_hello *hello, uint64
         report_full(server, now);
     if (lost)
         sml_server_log(server, SEMEL_LOG_INFO, "%s: taken over by a newer connection, %s",
-                       lost->info->address, conn->info->address);
+                       lost->info->peer.address, conn->info->peer.address);
 }
 
 void sml_conn_detach(struct sml_conn *conn, uint64_t now)
