@@ -156,6 +156,7 @@ class Terminal:
         environment.pop('COLUMNS', None)
 
         def own_terminal():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
             os.setsid()
             fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
 
