@@ -239,7 +239,7 @@ static inline int sender_main(char **argv)
 static inline void router_kit_sender(int argc, char **argv)
 {
     if (argc == 5)
-        exit(sender_main(argv));
+        _exit(sender_main(argv)); /* at once: with its sender, and what that has */
     self = argv[0];
 }
 
