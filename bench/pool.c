@@ -2,10 +2,9 @@
 /* pool.c - what a call in a worker process costs.
  *   --mode=trip --secs=S --size=BYTES --workers=N --pin=none|same|cross
  *       Round trips by one caller, in turns of some milliseconds each: a call of a warm worker of a
- *       pool, the same as a task told of by a loop, a call of the same method by a plain client over
- *       a socketpair, and a bare write and read over a socketpair with another process, all with
- *       bodies of that size. Nobody spins.
- *       Prints the medians and their ratios.
+ *       pool, the same as a task that a loop tells of, a call of the same method by a plain client
+ *       over a socketpair, and a bare write and read over a socketpair with another process, all
+ *       with bodies of that size. Nobody spins. Prints the medians and their ratios.
  *   --mode=many --secs=S --threads=N --workers=N --calls=N
  *       Threads call an echo in the workers' processes. Prints calls per second.
  *   --mode=death --samples=N

@@ -222,13 +222,23 @@ static enum semel_status check_open(const struct semel_sender *sender)
     return sml_origin_is_mine(&sender->lane->origin) ? SEMEL_OK : SEMEL_FORKED;
 }
 
-/* The call is over although the sender is not: why? */
+/* The call is over although the sender is not: why? Its result may still be on its way from the
+ * thread that has read it. */
 static enum semel_status why_over(struct semel_sender *sender)
 {
+    uint64_t until = sml_clock_now() + SML_SECOND;
+    enum semel_status status = SEMEL_PEER_DIED, there;
     struct semel_result result;
-    enum semel_status status = SEMEL_PEER_DIED;
 
-    if (semel_stream_result(sender->stream, 0, &result) != SEMEL_OK)
+    for (;;) {
+        uint32_t seen = sml_stream_seen(sender->stream);
+
+        there = semel_stream_result(sender->stream, 0, &result);
+        if (there != SEMEL_WOULD_BLOCK || sml_clock_now() >= until)
+            break;
+        (void)sml_stream_wait_news(sender->stream, seen, until);
+    }
+    if (there != SEMEL_OK)
         return status;
     if (result.outcome == SEMEL_NOT_EXECUTED && result.status == SEMEL_DENIED)
         status = SEMEL_DENIED;

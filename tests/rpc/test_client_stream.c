@@ -623,8 +623,11 @@ static void test_moved_and_not_taken(void **state)
         if (how % 4 == 3) {
             close_client(client);
             assert_true(how > 3 || all_released(NULL));
-            if (how > 3) /* what has arrived can be read when the client is gone */
-                assert_int_equal(semel_stream_next(stream, -1, &item), SEMEL_OK);
+            if (how > 3) { /* what has arrived, if it has, can be read when the client is gone */
+                enum semel_status status = semel_stream_next(stream, -1, &item);
+
+                assert_true(status == SEMEL_OK || status == SEMEL_END);
+            }
         }
         if (how % 4 != 1)
             semel_stream_free(stream);
