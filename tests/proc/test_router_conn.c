@@ -19,18 +19,16 @@ static void test_not_its_own(void **state)
     struct box box;
     struct desk desk;
     enum semel_status status;
+    size_t secret;
 
     (void)state;
     open_desk(&desk);
     open_box(&box, &desk, 3, NULL);
     assert_int_equal(semel_receiver_ticket(box.receiver, ticket, sizeof ticket), SEMEL_OK);
     assert_int_equal(semel_receiver_ticket(box.receiver, ticket, 10), SEMEL_TOO_LARGE);
-    ticket[strlen("semel-pipe:0:")] ^= 1; /* another secret */
-    status = semel_sender_create(&thief, ticket);
-    if (status == SEMEL_INVALID) { /* it was no digit any more */
-        ticket[strlen("semel-pipe:0:")] = 'a';
-        assert_int_equal(semel_sender_create(&thief, ticket), SEMEL_OK);
-    }
+    secret = strlen("semel-pipe:0:");
+    ticket[secret] = ticket[secret] == 'a' ? 'b' : 'a'; /* another secret */
+    assert_int_equal(semel_sender_create(&thief, ticket), SEMEL_OK);
     assert_int_equal(semel_sender_start(thief), SEMEL_OK);
     assert_int_equal(post(thief, 3, 0, 64, -1), SEMEL_OK);
     assert_true(serve(&desk, is_refused, &desk, 30));
