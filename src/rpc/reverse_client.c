@@ -17,6 +17,10 @@
 
 #define BACKOFF_MIN_NS UINT64_C(100000000)
 #define BACKOFF_MAX_NS UINT64_C(5000000000)
+#define RETRY_NS UINT64_C(5000000) /* until memory is asked for again */
+
+/* Why a carrier is given up, although the server did nothing wrong. */
+static const char no_memory[] = "no memory for a call of the server's";
 
 /* --- the carrier ----------------------------------------------------------------------------- */
 
@@ -124,7 +128,6 @@ static void lose_carrier(struct sml_client_reverse *reverse)
     sml_mutex_lock(&reverse->lock);
     reverse->refused |= is_final(&result);
     semel_result_clear(&result);
-    sml_cond_broadcast(&reverse->changed); /* somebody opens the next one in time */
 }
 
 /* --- messages -------------------------------------------------------------------------------- */
@@ -144,10 +147,9 @@ static const char *take_request(struct sml_client_reverse *reverse,
         !sml_reverse_arrive(&reverse->calls, &arrival->work, message, sizeof *arrival + size)) {
         if (arrival)
             sml_arrival_free(arrival);
-        return "no memory for a call";
+        return no_memory;
     }
-    if (sml_handlers_attend(reverse) != SEMEL_OK && reverse->thread_count == 0)
-        return "no thread for a call";
+    (void)sml_handlers_attend(reverse); /* there is at least one thread, since the first export */
     return NULL;
 }
 
@@ -179,6 +181,15 @@ static const char *take_message(struct sml_client_reverse *reverse, struct semel
                                                : take_cancel(reverse, &message);
 }
 
+/* Is the carrier there still, after this? Without memory it is looked at again. */
+static bool look_again(struct sml_client_reverse *reverse, enum semel_status status)
+{
+    if (status != SEMEL_NO_MEMORY)
+        return false;
+    reverse->retry_at = sml_time_add(sml_clock_now(), RETRY_NS);
+    return true;
+}
+
 /* Lock held, released meanwhile. Returns false when the carrier is over. */
 static bool send_all(struct sml_client_reverse *reverse)
 {
@@ -191,12 +202,8 @@ static bool send_all(struct sml_client_reverse *reverse)
         sml_mutex_lock(&reverse->lock);
         if (status == SEMEL_WOULD_BLOCK)
             return true; /* its readiness will be told */
-        if (status == SEMEL_NO_MEMORY) {
-            reverse->again = true;
-            return true;
-        }
         if (status != SEMEL_OK)
-            return false;
+            return look_again(reverse, status);
         sml_reverse_answered(&reverse->calls, answer);
     }
     return true;
@@ -218,7 +225,7 @@ static bool read_all(struct sml_client_reverse *reverse)
         if (status == SEMEL_TOO_LARGE)
             why = "reverse call larger than it may be";
         else if (status != SEMEL_OK)
-            return status == SEMEL_NO_MEMORY;
+            return look_again(reverse, status);
         else if (item.kind == SEMEL_ITEM)
             why = take_message(reverse, item.bytes);
         else if (item.kind == SEMEL_ITEM_RESTARTED)
@@ -227,7 +234,7 @@ static bool read_all(struct sml_client_reverse *reverse)
             sml_mutex_unlock(&reverse->lock);
             say(reverse->client, SEMEL_LOG_ERROR, why);
             sml_mutex_lock(&reverse->lock);
-            reverse->refused |= strncmp(why, "no ", 3) != 0;
+            reverse->refused |= why != no_memory;
             return false;
         }
     }
@@ -243,6 +250,7 @@ void sml_reverse_drive(struct sml_client_reverse *reverse)
         return;
     }
     reverse->driving = true;
+    reverse->retry_at = SML_NEVER;
     while (reverse->again) {
         reverse->again = false;
         if (reverse->carrier == NULL)
@@ -253,6 +261,8 @@ void sml_reverse_drive(struct sml_client_reverse *reverse)
         }
     }
     reverse->driving = false;
+    if (reverse->carrier == NULL || reverse->retry_at != SML_NEVER)
+        sml_cond_broadcast(&reverse->changed); /* whoever is idle does it in time */
     sml_mutex_unlock(&reverse->lock);
 }
 
@@ -272,6 +282,7 @@ static struct sml_client_reverse *create(struct semel_client *client)
                             own.body_bytes > SEMEL_SESSION_BYTES ? own.body_bytes
                                                                  : SEMEL_SESSION_BYTES);
     reverse->backoff = BACKOFF_MIN_NS;
+    reverse->retry_at = SML_NEVER;
     sml_list_init(&reverse->threads);
     sml_random_fill(&client->random, reverse->id, sizeof reverse->id);
     return reverse;

@@ -62,6 +62,7 @@ struct sml_client_reverse {
     bool quit;
     uint64_t reopen_at; /* without a carrier: not before */
     uint64_t backoff;
+    uint64_t retry_at; /* there was no memory: it is looked at again then; SML_NEVER */
     struct sml_list threads;
     uint32_t thread_count, idle;
     uint32_t unfinished; /* requests in handlers, or taken */

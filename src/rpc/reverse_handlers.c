@@ -275,8 +275,10 @@ static void rest(struct sml_client_reverse *reverse)
 {
     uint64_t until = SML_NEVER;
 
+    if (!reverse->driving)
+        until = reverse->retry_at;
     if (reverse->carrier == NULL && !reverse->refused && !reverse->driving)
-        until = reverse->reopen_at;
+        until = sml_time_min(until, reverse->reopen_at);
     if (until <= sml_clock_now()) {
         sml_mutex_unlock(&reverse->lock);
         sml_reverse_drive(reverse);

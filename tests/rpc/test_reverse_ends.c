@@ -376,8 +376,9 @@ static void test_bad_server(void **state)
         { SML_REVERSE_REPLY, 0, 0, 0, 0, 0, 0, 0, 1 }, /* not for this end */
         { SML_REVERSE_REQUEST, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'm' }, /* no terms */
         { SML_REVERSE_CANCEL, 0, 0, 0, 0, 0, 0, 0, 1 },
+        { SML_REVERSE_TERMS, SML_REVERSE_VERSION }, /* too long */
     };
-    static const size_t sizes[] = { 24, 24, 17, 16 };
+    static const size_t sizes[] = { 24, 24, 17, 16, 24 };
 
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -405,6 +406,46 @@ static void test_bad_server(void **state)
     }
 }
 
+/* Ends the carrier at once, without a word. */
+static void on_shrug(struct semel_request *request, void *user)
+{
+    atomic_fetch_add((atomic_int *)user, 1);
+    (void)semel_request_fail(request, SEMEL_OVERLOADED, "not now");
+}
+
+static bool came_again(void *arg)
+{
+    return atomic_load((atomic_int *)arg) >= 4;
+}
+
+/* A carrier that ends is made again, after pauses, although nothing else happens. */
+static void test_comes_again(void **state)
+{
+    struct semel_method_options options = { .takes_items = true };
+    struct semel_server *server;
+    struct semel_client *client;
+    struct kit_place place;
+    atomic_int times = 0;
+    uint64_t begin;
+
+    (void)state;
+    kit_place_make(&place);
+    assert_int_equal(semel_server_create(&server, NULL), SEMEL_OK);
+    assert_int_equal(
+        sml_server_export_reserved_with(server, SML_REVERSE_METHOD, on_shrug, &times, &options),
+        SEMEL_OK);
+    assert_int_equal(semel_server_listen(server, place.address), SEMEL_OK);
+    assert_int_equal(semel_server_start(server), SEMEL_OK);
+    client = open_client(place.address, NULL);
+    begin = kit_now_ms();
+    assert_int_equal(semel_client_export(client, "echo", on_echo, NULL, NULL), SEMEL_OK);
+    assert_true(kit_eventually(came_again, &times, 60));
+    assert_true(kit_now_ms() - begin >= 100 + 200 + 400);
+    close_client(client);
+    assert_int_equal(semel_server_destroy(server), SEMEL_OK);
+    kit_place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -417,6 +458,7 @@ int main(void)
         TEST("in a child process", test_forked),
         TEST("a client that breaks the rules", test_bad_client),
         TEST("a server that breaks the rules", test_bad_server),
+        TEST("a carrier that ends is made again", test_comes_again),
     };
 
     return cmocka_run_group_tests_name("rpc/reverse_ends", tests, NULL, NULL);
