@@ -92,7 +92,6 @@ static void give_back(struct remote *remote)
     sml_exchange_give_back(&exchange->machine, remote->wait, sml_clock_now());
     (void)sml_keeper_attend_locked(exchange);
     sml_exchange_leave(exchange);
-    free_remote(remote);
 }
 
 /* 0: it is too large for any reply. */
@@ -159,8 +158,9 @@ static void on_ended(struct sml_waiter *waiter, struct sml_event_wait *wait)
             free_remote(remote);
         return;
     }
+    give_back(remote); /* harmless if nothing is held; who is told must find it there again */
     fail(request, status);
-    give_back(remote); /* harmless if nothing is held */
+    free_remote(remote);
 }
 
 /* The caller does not wait any more. The request cannot be finished in here. */
