@@ -3,8 +3,9 @@
  *   --mode=trip --secs=S --size=BYTES --workers=N --pin=none|same|cross
  *       Round trips by one caller, in turns of some milliseconds each: a call of a warm worker of a
  *       pool, the same as a task that a loop tells of, a call of the same method by a plain client
- *       over a socketpair, and a bare write and read over a socketpair with another process, all
- *       with bodies of that size. Nobody spins. Prints the medians and their ratios.
+ *       over a socketpair, and a bare write and read over a socketpair with another process, with
+ *       and without an epoll set to wait in, all with bodies of that size. Nobody spins. Prints the
+ *       medians and their ratios.
  *   --mode=many --secs=S --threads=N --workers=N --calls=N
  *       Threads call an echo in the workers' processes. Prints calls per second.
  *   --mode=death --samples=N
@@ -18,12 +19,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "kit.h"
 
 #define TURN_NS 4000000
+#define WARM_TRIPS 16
 
 static void pin(int core)
 {
@@ -68,6 +71,8 @@ static enum semel_status set_up(struct semel_server *server, void *user)
 
     (void)user;
     if (status == SEMEL_OK)
+        status = semel_task_export(server, "task", echo, NULL, NULL);
+    if (status == SEMEL_OK)
         status = semel_server_export(server, "pid", tell_pid, NULL, NULL);
     return status == SEMEL_OK ? semel_server_export(server, "hang", hang, NULL, NULL) : status;
 }
@@ -85,9 +90,13 @@ static void echo_bare(int fd, void *user)
     free(bytes);
 }
 
-static void trip_bare(int fd, const char *body, char *reply, size_t size)
+/* `epoll`: wait there, as a loop must, unless it is -1. */
+static void trip_bare(int fd, int epoll, const char *body, char *reply, size_t size)
 {
+    struct epoll_event event;
+
     if (send(fd, body, size, MSG_NOSIGNAL) != (ssize_t)size ||
+        (epoll >= 0 && epoll_wait(epoll, &event, 1, -1) != 1) ||
         recv(fd, reply, size, MSG_WAITALL) != (ssize_t)size || memcmp(body, reply, size) != 0)
         kit_die("bare echo");
 }
@@ -102,39 +111,62 @@ static void check(enum semel_outcome outcome, struct semel_result *result, const
 }
 
 struct trips {
-    int fd;
+    int fd, epoll;
     struct semel_client *client;
     struct semel_pool *pool;
     char *body, *reply;
     size_t size;
-    struct kit_samples bare, plain, pooled, tasks;
+    struct kit_samples bare, watched, plain, pooled, tasks;
     struct semel_loop *loop;
     struct semel_executor *executor;
+    uint64_t began, until; /* of a task; of tasks in this turn */
+    unsigned tasks_done;   /* in this turn */
 };
 
-enum how { BARE, PLAIN, POOLED, TASK };
+enum how { BARE, WATCHED, PLAIN, POOLED };
 
-static void on_change(struct semel_future *future, unsigned changes, void *loop)
+static void submit(struct trips *trips);
+
+/* What came back is looked at, and the next one goes out from here, as from any callback. */
+static void on_change(struct semel_future *future, unsigned changes, void *user)
 {
-    (void)future;
-    if (changes & SEMEL_CHANGED_DONE)
-        semel_loop_stop(loop);
+    const struct semel_result *result = semel_future_result(future);
+    struct trips *trips = user;
+    uint64_t now;
+
+    if (!(changes & SEMEL_CHANGED_DONE))
+        return;
+    if (result == NULL || result->body.size != trips->size ||
+        memcmp(result->body.data, trips->body, trips->size) != 0)
+        kit_die("task");
+    now = kit_now_ns();
+    if (trips->tasks_done++ >= WARM_TRIPS)
+        kit_sample(&trips->tasks, now - trips->began);
+    if (now < trips->until)
+        submit(trips);
+    else
+        semel_loop_stop(trips->loop);
 }
 
-/* From the submission until the loop has told of its end. */
-static void run_task(struct trips *trips, struct semel_bytes body)
+static void submit(struct trips *trips)
 {
-    struct semel_task_options options = { .on_change = on_change, .user = trips->loop };
-    const struct semel_result *result;
-    struct semel_future *future;
+    struct semel_task_options options = { .on_change = on_change, .user = trips };
 
-    kit_need(semel_executor_submit(trips->executor, "echo", body, &options, &future), "submit");
+    for (size_t i = 0; i < trips->size; i++)
+        trips->body[i]++;
+    trips->began = kit_now_ns();
+    kit_need(semel_executor_submit(trips->executor, "task", semel_bytes(trips->body, trips->size),
+                                   &options, NULL),
+             "submit");
+}
+
+/* Tasks, one after the other, each from its submission until the loop has told of its end. */
+static void turn_of_tasks(struct trips *trips)
+{
+    trips->until = kit_now_ns() + TURN_NS;
+    trips->tasks_done = 0;
+    submit(trips);
     kit_need(semel_loop_run(trips->loop), "loop_run");
-    result = semel_future_result(future);
-    if (result == NULL || result->body.size != body.size ||
-        memcmp(result->body.data, body.data, body.size) != 0)
-        kit_die("task");
-    semel_future_unref(future);
 }
 
 static void make_executor(struct trips *trips)
@@ -154,13 +186,12 @@ static uint64_t trip(struct trips *trips, enum how how)
     for (size_t i = 0; i < trips->size; i++)
         trips->body[i]++;
     began = kit_now_ns();
-    if (how == BARE)
-        trip_bare(trips->fd, trips->body, trips->reply, trips->size);
+    if (how == BARE || how == WATCHED)
+        trip_bare(trips->fd, how == BARE ? -1 : trips->epoll, trips->body, trips->reply,
+                  trips->size);
     else if (how == PLAIN)
         check(semel_client_call(trips->client, "echo", body, NULL, &result), &result, trips->body,
               trips->size);
-    else if (how == TASK)
-        run_task(trips, body);
     else
         check(semel_pool_call(trips->pool, "echo", body, NULL, &result), &result, trips->body,
               trips->size);
@@ -175,9 +206,19 @@ static void turn(struct trips *trips, enum how how, struct kit_samples *samples)
     for (int i = 0; kit_now_ns() < until; i++) {
         uint64_t ns = trip(trips, how);
 
-        if (i >= 16)
+        if (i >= WARM_TRIPS)
             kit_sample(samples, ns);
     }
+}
+
+static int watch(int fd)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+
+    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) != 0)
+        kit_die("epoll");
+    return epoll;
 }
 
 static void serve_plain(int fd, void *user)
@@ -215,7 +256,7 @@ static int run_trips(int argc, char **argv)
     size_t size = (size_t)kit_number(argc, argv, "size", 64);
     struct trips trips = { .size = size, .body = calloc(1, size), .reply = malloc(size) };
     struct kit_child bare, plain;
-    uint64_t b, c, p, t;
+    uint64_t b, w, c, p, t;
     char address[24];
 
     if (pinned)
@@ -223,6 +264,7 @@ static int run_trips(int argc, char **argv)
     bare = kit_fork(echo_bare, &size);
     plain = kit_fork(serve_plain, NULL);
     trips.fd = bare.fd;
+    trips.epoll = watch(bare.fd);
     trips.pool = make_pool(argc, argv, 1);
     make_executor(&trips);
     snprintf(address, sizeof address, "fd:%d", dup(plain.fd));
@@ -231,26 +273,31 @@ static int run_trips(int argc, char **argv)
         pin(0);
     for (int i = 0; i < 300; i++) {
         (void)trip(&trips, BARE);
+        (void)trip(&trips, WATCHED);
         (void)trip(&trips, PLAIN);
         (void)trip(&trips, POOLED);
-        (void)trip(&trips, TASK);
     }
+    turn_of_tasks(&trips);
+    trips.tasks.count = 0;
     until = kit_now_ns() + secs;
     while (kit_now_ns() < until) {
         turn(&trips, BARE, &trips.bare);
+        turn(&trips, WATCHED, &trips.watched);
         turn(&trips, PLAIN, &trips.plain);
         turn(&trips, POOLED, &trips.pooled);
-        turn(&trips, TASK, &trips.tasks);
+        turn_of_tasks(&trips);
     }
     b = kit_percentile(&trips.bare, 50);
+    w = kit_percentile(&trips.watched, 50);
     c = kit_percentile(&trips.plain, 50);
     p = kit_percentile(&trips.pooled, 50);
     t = kit_percentile(&trips.tasks, 50);
-    printf(
-        "figure=pool mode=trip pin=%s size=%zu bare_ns=%llu client_ns=%llu pool_ns=%llu ratio=%.3f "
-        "over_client=%.3f task_ns=%llu task_ratio=%.3f\n",
-        where, size, (unsigned long long)b, (unsigned long long)c, (unsigned long long)p,
-        (double)p / (double)b, (double)p / (double)c, (unsigned long long)t, (double)t / (double)b);
+    printf("figure=pool mode=trip pin=%s size=%zu bare_ns=%llu watched_ns=%llu client_ns=%llu "
+           "pool_ns=%llu ratio=%.3f over_client=%.3f task_ns=%llu task_ratio=%.3f "
+           "task_over_watched=%.3f\n",
+           where, size, (unsigned long long)b, (unsigned long long)w, (unsigned long long)c,
+           (unsigned long long)p, (double)p / (double)b, (double)p / (double)c,
+           (unsigned long long)t, (double)t / (double)b, (double)t / (double)w);
     fflush(stdout);
     kit_need(semel_executor_destroy(trips.executor), "executor_destroy");
     kit_need(semel_pool_destroy(trips.pool), "pool_destroy");

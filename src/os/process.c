@@ -5,38 +5,73 @@
  * be taken back when the library is unloaded); getpid each time (a system call on every call). */
 #include "os/process.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+/* The count is not in the page: a child has its own references to its own copy. */
+struct sml_origin_page {
+    uint32_t *mark;
+    _Atomic uint32_t refs;
+};
 
 static size_t page_bytes(void)
 {
     return (size_t)sysconf(_SC_PAGESIZE);
 }
 
-void sml_origin_init(struct sml_origin *origin)
+/* NULL: there is none to be had. */
+static uint32_t *map(void)
 {
     size_t bytes = page_bytes();
-    uint32_t *page;
+    uint32_t *mark = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    origin->pid = (int32_t)getpid();
-    origin->mark = NULL;
-    page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED)
+    if (mark == MAP_FAILED)
+        return NULL;
+    if (madvise(mark, bytes, MADV_WIPEONFORK) != 0) {
+        (void)munmap(mark, bytes);
+        return NULL;
+    }
+    *mark = 1;
+    return mark;
+}
+
+void sml_origin_init(struct sml_origin *origin)
+{
+    struct sml_origin_page *page = malloc(sizeof *page);
+
+    *origin = (struct sml_origin){ .pid = (int32_t)getpid() };
+    if (page == NULL)
         return;
-    if (madvise(page, bytes, MADV_WIPEONFORK) != 0) {
-        (void)munmap(page, bytes);
+    page->mark = map();
+    if (page->mark == NULL) {
+        free(page);
         return;
     }
-    *page = 1;
-    origin->mark = page;
+    atomic_init(&page->refs, 1);
+    origin->page = page;
+    origin->mark = page->mark;
+}
+
+void sml_origin_share(struct sml_origin *origin, const struct sml_origin *other)
+{
+    *origin = *other;
+    if (origin->page)
+        atomic_fetch_add_explicit(&origin->page->refs, 1, memory_order_relaxed);
 }
 
 void sml_origin_fini(struct sml_origin *origin)
 {
-    if (origin->mark)
-        (void)munmap((void *)(uintptr_t)origin->mark, page_bytes());
+    struct sml_origin_page *page = origin->page;
+
+    origin->page = NULL;
     origin->mark = NULL;
+    if (page == NULL || atomic_fetch_sub_explicit(&page->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    (void)munmap(page->mark, page_bytes());
+    free(page);
 }
 
 bool sml_origin_same_pid(const struct sml_origin *origin)

@@ -13,13 +13,18 @@
 
 #include "base/compiler.h"
 
+struct sml_origin_page;
+
 struct sml_origin {
     const volatile uint32_t *mark; /* NULL: compare ids */
+    struct sml_origin_page *page;  /* where that is; one reference */
     int32_t pid;
 };
 
 /* Cannot fail. */
 void sml_origin_init(struct sml_origin *origin);
+/* As `other`, whose page it has too, and may outlive. In the process that made `other`. */
+void sml_origin_share(struct sml_origin *origin, const struct sml_origin *other);
 /* In the parent or in a child; once or more often. */
 void sml_origin_fini(struct sml_origin *origin);
 

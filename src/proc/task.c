@@ -212,12 +212,16 @@ void sml_future_stir(void *user)
 {
     struct semel_future *future = user;
     struct semel_executor *executor = future->executor;
+    bool attended;
 
     sml_mutex_lock(&executor->lock);
     if (!sml_list_linked(&future->ready_link))
         sml_list_push_back(&executor->ready, &future->ready_link);
+    attended = executor->attended;
     sml_mutex_unlock(&executor->lock);
-    sml_wake_signal(&executor->wake); /* a run is not closed while it stirs: this is still there */
+    if (!attended)
+        sml_wake_signal(
+            &executor->wake); /* a run is not closed while it stirs: it is there still */
     sml_news_tell(&executor->news);
 }
 

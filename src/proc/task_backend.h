@@ -8,6 +8,7 @@
 #ifndef SML_PROC_TASK_BACKEND_H
 #define SML_PROC_TASK_BACKEND_H
 
+#include <semel/loop.h>
 #include <semel/pool.h>
 #include <semel/stream.h>
 
@@ -56,9 +57,19 @@ struct sml_backend {
     const struct sml_backend_ops *ops;
 };
 
+/* What a backend may do on the executor's loop by itself: between `begin` and `end` whoever stirs
+ * does not wake the loop, for `end` serves all of them. Runs may be closed in there. */
+struct sml_turn {
+    struct semel_loop *loop;
+    void (*begin)(void *user);
+    void (*end)(void *user);
+    void *user;
+};
+
 /* NULL: no memory. */
 struct sml_backend *sml_client_backend(struct semel_client *client);
-/* `owned`: it is destroyed with the backend; moved on success. */
-struct sml_backend *sml_pool_backend(struct semel_pool *pool, bool owned);
+/* `owned`: it is destroyed with the backend; moved on success. `turn` is copied. */
+struct sml_backend *sml_pool_backend(struct semel_pool *pool, bool owned,
+                                     const struct sml_turn *turn);
 
 #endif

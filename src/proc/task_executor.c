@@ -78,17 +78,43 @@ static bool serve(struct semel_executor *executor)
     return future != NULL;
 }
 
+static void serve_turn(struct semel_executor *executor)
+{
+    executor->telling++; /* it is not destroyed meanwhile */
+    if (serve(executor))
+        sml_wake_signal(&executor->wake);
+    executor->telling--;
+}
+
 static void on_wake(struct semel_watch *watch, unsigned events, void *user)
 {
     struct semel_executor *executor = user;
 
     (void)watch;
     (void)events;
-    executor->telling++; /* it is not destroyed meanwhile */
     sml_wake_drain(&executor->wake);
-    if (serve(executor))
-        sml_wake_signal(&executor->wake);
-    executor->telling--;
+    serve_turn(executor);
+}
+
+/* --- a backend's turn ------------------------------------------------------------------------- */
+
+static void set_attended(struct semel_executor *executor, bool attended)
+{
+    sml_mutex_lock(&executor->lock);
+    executor->attended = attended;
+    sml_mutex_unlock(&executor->lock);
+}
+
+static void begin_turn(void *user)
+{
+    set_attended(user, true);
+}
+
+/* Whoever stirred before found the loop attended; whoever comes now wakes it. */
+static void end_turn(void *user)
+{
+    set_attended(user, false);
+    serve_turn(user);
 }
 
 /* --- submitting ------------------------------------------------------------------------------- */
@@ -280,8 +306,9 @@ enum semel_status semel_executor_destroy(struct semel_executor *executor)
 
 /* --- creating --------------------------------------------------------------------------------- */
 
-static enum semel_status open_backend(struct semel_executor *executor)
+static enum semel_status open_backend(struct semel_executor *executor, struct semel_loop *loop)
 {
+    const struct sml_turn turn = { loop, begin_turn, end_turn, executor };
     struct semel_executor_options *options = &executor->options;
     bool owned = options->pool == NULL && options->client == NULL;
 
@@ -294,7 +321,7 @@ static enum semel_status open_backend(struct semel_executor *executor)
     if (options->client)
         executor->backend = sml_client_backend(options->client);
     else
-        executor->backend = sml_pool_backend(options->pool, owned);
+        executor->backend = sml_pool_backend(options->pool, owned, &turn);
     options->own_pool = NULL; /* it was borrowed */
     if (executor->backend == NULL && owned)
         (void)semel_pool_destroy(options->pool);
@@ -306,7 +333,7 @@ static enum semel_status open(struct semel_executor *executor, struct semel_loop
     enum semel_status status = sml_wake_open(&executor->wake);
 
     if (status == SEMEL_OK)
-        status = open_backend(executor);
+        status = open_backend(executor, loop);
     if (status != SEMEL_OK)
         return status;
     return semel_loop_watch(loop, executor->wake.fd, SEMEL_WATCH_READ, on_wake, executor,

@@ -61,6 +61,7 @@ struct semel_executor {
 
     struct sml_mutex lock;
     struct sml_list ready; /* futures; guarded by lock */
+    bool attended;         /* the loop's thread is here, and serves them next; guarded by lock */
     struct sml_wake wake;
     struct sml_news news;
 };

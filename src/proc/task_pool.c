@@ -16,6 +16,7 @@
 #include "os/futex.h"
 #include "proc/pool_internal.h"
 #include "proc/task_backend.h"
+#include "proc/task_tap.h"
 #include "rpc/client_seam.h"
 #include "rpc/result.h"
 
@@ -23,6 +24,7 @@ struct pool_backend {
     struct sml_backend backend; /* first */
     struct semel_pool *pool;
     bool owned;
+    struct sml_taps taps;
 };
 
 enum stage { IN_LINE, AT_WORKER, DOUBTFUL, OVER };
@@ -30,10 +32,12 @@ enum stage { IN_LINE, AT_WORKER, DOUBTFUL, OVER };
 struct pool_run {
     struct sml_run run; /* first */
     struct semel_pool *pool;
+    struct sml_taps *taps;
     struct sml_seat seat;
     enum stage stage;
-    _Atomic uint32_t news, left; /* of IN_LINE and DOUBTFUL */
+    _Atomic uint32_t news, left; /* of IN_LINE and DOUBTFUL; `left` is 2 while it is slept on */
     struct semel_stream *stream; /* AT_WORKER */
+    struct sml_tap *tap;         /* the same; NULL: the I/O thread reads */
     struct semel_result result;  /* DOUBTFUL, and OVER until it is taken */
     uint64_t deadline;
     int pid;
@@ -57,8 +61,8 @@ static void on_told(struct sml_seat *seat)
 
     atomic_store_explicit(&it->news, 1, memory_order_release);
     it->stir(it->user);
-    atomic_store_explicit(&it->left, 1, memory_order_release);
-    sml_futex_wake(&it->left, 1); /* it may be gone: the address is all that is used */
+    if (atomic_exchange_explicit(&it->left, 1, memory_order_acq_rel) == 2)
+        sml_futex_wake(&it->left, 1); /* it may be gone: the address is all that is used */
 }
 
 static void on_ready(struct semel_stream *stream, void *user)
@@ -77,8 +81,13 @@ static void expect_news(struct pool_run *it)
 
 static void wait_left(struct pool_run *it)
 {
-    while (atomic_load_explicit(&it->left, memory_order_acquire) == 0)
-        (void)sml_futex_wait(&it->left, 0, SML_NEVER);
+    uint32_t left = 0;
+
+    if (!atomic_compare_exchange_strong_explicit(&it->left, &left, 2, memory_order_acq_rel,
+                                                 memory_order_acquire))
+        return;
+    while (atomic_load_explicit(&it->left, memory_order_acquire) != 1)
+        (void)sml_futex_wait(&it->left, 2, SML_NEVER);
 }
 
 /* False: there are none. */
@@ -113,18 +122,32 @@ static bool is_of_the_worker(enum semel_status status)
            status == SEMEL_STOPPED;
 }
 
-/* It has a seat. False: the worker did not take it, and the seat was left. */
-static bool begin(struct pool_run *it)
+static enum semel_status begin_stream(struct pool_run *it)
 {
     struct semel_call_options passed = sml_pool_pass_on(&it->call, it->deadline, false);
     struct semel_stream_options options = { .takes = true, .on_ready = on_ready, .user = it };
-    enum semel_status status = SEMEL_CANCELLED;
+    struct semel_client *client = sml_seat_client(&it->seat);
+    enum semel_status status;
+    bool lent = false;
 
-    if (!it->cancelled) {
-        sml_seat_mark(&it->seat);
-        status = semel_client_stream(sml_seat_client(&it->seat), it->method, it->body, &passed,
-                                     &options, &it->stream);
-    }
+    it->tap = sml_tap_enter(it->taps, it->seat.worker->id, client);
+    sml_seat_mark(&it->seat);
+    if (it->tap == NULL)
+        return semel_client_stream(client, it->method, it->body, &passed, &options, &it->stream);
+    status = sml_client_stream_on_loop(client, it->method, it->body, &passed, &options, &it->stream,
+                                       &lent);
+    if (status != SEMEL_OK)
+        sml_tap_leave(it->tap);
+    else if (lent)
+        sml_tap_watch(it->tap);
+    return status;
+}
+
+/* It has a seat. False: the worker did not take it, and the seat was left. */
+static bool begin(struct pool_run *it)
+{
+    enum semel_status status = it->cancelled ? SEMEL_CANCELLED : begin_stream(it);
+
     if (status == SEMEL_OK) {
         it->stage = AT_WORKER;
         it->pid = it->seat.worker->pid;
@@ -199,13 +222,21 @@ static void settle(struct pool_run *it)
     }
 }
 
+static void free_stream(struct pool_run *it)
+{
+    semel_stream_free(it->stream);
+    it->stream = NULL;
+    if (it->tap)
+        sml_tap_leave(it->tap);
+    it->tap = NULL;
+}
+
 static void end_stream(struct pool_run *it, enum semel_status how)
 {
     it->lost = how == SEMEL_PARTS_LOST;
     if (semel_stream_result(it->stream, 0, &it->result) != SEMEL_OK)
         it->result = (struct semel_result){ .outcome = SEMEL_UNKNOWN, .status = SEMEL_STOPPED };
-    semel_stream_free(it->stream);
-    it->stream = NULL;
+    free_stream(it);
     settle(it);
 }
 
@@ -312,7 +343,7 @@ static enum semel_outcome pool_close(struct sml_run *run)
     if (it->stage == IN_LINE) {
         outcome = leave_line(it);
     } else if (it->stage == AT_WORKER) {
-        semel_stream_free(it->stream);
+        free_stream(it);
         it->seat.served = false;
         it->seat.abandoned = true; /* its body may run on */
         sml_seat_leave(it->pool, &it->seat, true, SEMEL_UNKNOWN);
@@ -375,7 +406,8 @@ static struct pool_run *new_run(struct semel_pool *pool, const struct sml_run_sp
 static enum semel_status pool_start(struct sml_backend *backend, const struct sml_run_spec *spec,
                                     struct sml_run **out_run)
 {
-    struct semel_pool *pool = ((struct pool_backend *)backend)->pool;
+    struct pool_backend *own = (struct pool_backend *)backend;
+    struct semel_pool *pool = own->pool;
     enum semel_status status = sml_client_check(spec->method, spec->body, &spec->call);
     struct pool_run *it;
 
@@ -386,15 +418,18 @@ static enum semel_status pool_start(struct sml_backend *backend, const struct sm
     it = new_run(pool, spec);
     if (it == NULL)
         return SEMEL_NO_MEMORY;
-    if (sml_seat_ask(pool, &it->seat, it->deadline, true)) {
-        if (it->seat.worker == NULL && !it->seat.open) {
-            status = it->seat.status;
-            free(it);
-            return status;
-        }
-        on_told(&it->seat); /* as if it had been in line */
-    }
+    it->taps = &own->taps;
     *out_run = &it->run;
+    if (!sml_seat_ask(pool, &it->seat, it->deadline, true))
+        return SEMEL_OK;
+    if (it->seat.worker == NULL && !it->seat.open) {
+        status = it->seat.status;
+        free(it);
+        return status;
+    }
+    be_seated(it);
+    if (it->stage == OVER)
+        it->stir(it->user); /* nobody else does */
     return SEMEL_OK;
 }
 
@@ -402,6 +437,7 @@ static void pool_backend_close(struct sml_backend *backend)
 {
     struct pool_backend *it = (struct pool_backend *)backend;
 
+    sml_taps_close(&it->taps);
     if (it->owned)
         (void)semel_pool_destroy(it->pool);
     free(it);
@@ -412,7 +448,8 @@ static const struct sml_backend_ops backend_ops = {
     .close = pool_backend_close,
 };
 
-struct sml_backend *sml_pool_backend(struct semel_pool *pool, bool owned)
+struct sml_backend *sml_pool_backend(struct semel_pool *pool, bool owned,
+                                     const struct sml_turn *turn)
 {
     struct pool_backend *it = calloc(1, sizeof *it);
 
@@ -421,5 +458,6 @@ struct sml_backend *sml_pool_backend(struct semel_pool *pool, bool owned)
     it->backend.ops = &backend_ops;
     it->pool = pool;
     it->owned = owned;
+    sml_taps_init(&it->taps, turn);
     return &it->backend;
 }

@@ -238,11 +238,18 @@ static struct semel_call *make_call(const struct sml_call *described, bool lent)
 static enum semel_status submit_started(struct semel_client *client, struct semel_call *call,
                                         uint64_t span, struct semel_call **out_call)
 {
-    enum semel_status status = submit(client, &call->record, span);
+    enum semel_status status;
 
-    if (status == SEMEL_OK && out_call)
+    if (call->record.looped)
+        sml_client_lend_to_loop(client);
+    status = submit(client, &call->record, span);
+    if (status != SEMEL_OK)
+        return status;
+    client->conn.looped += call->record.looped;
+    call->record.lent = call->record.looped && sml_client_is_lent_to_loop(client);
+    if (out_call)
         *out_call = call;
-    return status;
+    return SEMEL_OK;
 }
 
 /* On the I/O thread: it writes and collects when the callbacks it is running are done. */
@@ -280,7 +287,8 @@ static enum semel_status start_elsewhere(struct semel_client *client, struct sem
 enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
                                           struct semel_bytes body,
                                           const struct semel_call_options *options,
-                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct sml_stream *stream, bool looped,
+                                          semel_done_fn done, void *user,
                                           struct semel_call **out_call)
 {
     struct sml_call described;
@@ -302,6 +310,7 @@ enum semel_status sml_client_start_stream(struct semel_client *client, const cha
         return SEMEL_NO_MEMORY;
     call->client = client;
     call->record.call.stream = stream;
+    call->record.looped = looped;
     call->done = done;
     call->user = user;
     /* The handle's reference exists before the completion can drop the other one. */
@@ -319,7 +328,8 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
                                      const struct semel_call_options *options, semel_done_fn done,
                                      void *user, struct semel_call **out_call)
 {
-    return sml_client_start_stream(client, method, body, options, NULL, done, user, out_call);
+    return sml_client_start_stream(client, method, body, options, NULL, false, done, user,
+                                   out_call);
 }
 
 void semel_call_cancel(struct semel_call *call)

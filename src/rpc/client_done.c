@@ -53,6 +53,7 @@ void sml_client_collect(struct semel_client *client, struct sml_batch *batch)
             sml_caller_accept(&client->link.caller, call, client->now);
         client->in_flight--;
         client->blocking -= record->blocking;
+        client->conn.looped -= record->looped;
         count(&client->counters, call->verdict.outcome);
         if (!batch->has_why && client->link.state != SML_LINK_UP && explained_by_link(call)) {
             memcpy(batch->why, client->link.why_text, sizeof batch->why);
@@ -145,8 +146,8 @@ void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, en
             finish_blocking(client, batch, (struct sml_blocking *)record);
             continue;
         }
-        make_result(batch, (struct semel_call *)record, where != SML_ELSEWHERE);
-        if (where == SML_ELSEWHERE)
+        make_result(batch, (struct semel_call *)record, where != SML_ELSEWHERE || record->looped);
+        if (where == SML_ELSEWHERE && !record->looped)
             sml_list_push_back(&elsewhere, &record->call.link);
         else
             run_callback((struct semel_call *)record);

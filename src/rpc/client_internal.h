@@ -56,6 +56,7 @@ struct sml_client_conn {
     uint64_t borrowed_seen; /* of these, at the I/O thread's last tick */
     uint32_t streak;        /* lone calls one after the other */
     bool lent;              /* not armed: a stream's reader read last, and comes again */
+    uint32_t looped;        /* of the calls in flight, those for which a loop would read */
     struct sml_intake in;   /* the reader's */
     size_t in_used;   /* of its bytes, consumed: they still back results until it is settled */
     uint32_t address; /* of the connection, or of the last attempt */
@@ -139,6 +140,8 @@ struct sml_record {
     struct sml_call call; /* first */
     bool blocking;
     bool posted; /* of the outbox: it is accepted when its result is in the file */
+    bool looped; /* a loop would read for it, and its callback may run on any thread */
+    bool lent;   /* and it was to, when the call was submitted */
 };
 
 /* A blocked caller's: on its stack. `word`: 0 running, 1 done, 2 asleep. */
@@ -237,7 +240,8 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
 enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
                                           struct semel_bytes body,
                                           const struct semel_call_options *options,
-                                          struct sml_stream *stream, semel_done_fn done, void *user,
+                                          struct sml_stream *stream, bool looped,
+                                          semel_done_fn done, void *user,
                                           struct semel_call **out_call);
 
 /* --- client_stream.c --------------------------------------------------------------------- */
@@ -247,7 +251,10 @@ enum semel_status sml_client_start_stream(struct semel_client *client, const cha
 void sml_client_streams(struct semel_client *client);
 /* Items that are read may be so large; before the first is. */
 void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes);
-/* The I/O thread runs their callbacks. Lock not held; `ready` was taken under it. */
+/* Those of them whose callbacks may run on any thread move to `out`. Lock held. */
+void sml_client_take_looped(struct semel_client *client, struct sml_list *out);
+/* Their callbacks run: on the I/O thread, or of those that were taken by sml_client_take_looped.
+ * Lock not held; `ready` was taken under it. */
 void sml_client_run_ready(struct sml_list *ready);
 
 /* --- reverse_client.c: exported methods ---------------------------------------------------- */
@@ -302,6 +309,11 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited
 void sml_client_borrow(struct semel_client *client, const struct sml_awaited *awaited);
 /* A stream's reader that has read comes no more, for now: let the I/O thread watch. */
 void sml_client_recall(struct semel_client *client);
+/* A call for which a loop would read is about to be submitted: the I/O thread need not watch, if
+ * there are no others. */
+void sml_client_lend_to_loop(struct semel_client *client);
+/* Is it a loop that reads? */
+bool sml_client_is_lent_to_loop(const struct semel_client *client);
 
 /* Release the lock, then wake whoever is to be woken, and give back what was given. */
 void sml_client_unlock(struct semel_client *client);

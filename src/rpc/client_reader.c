@@ -7,25 +7,28 @@
  *
  *   armed       the I/O thread watches the connection and reads
  *   not armed   nobody watches; a lone blocked caller takes the role without any system call, and
- *               leaves it free when it has its reply
+ *               leaves it free when it has its reply; or an application's loop watches, which
+ *               reads when something has come, as long as all calls in flight are its own
  *
- * After a streak of lone calls the connection is disarmed. It is armed again by whoever sees calls
- * in flight and nobody reading (sml_client_settle), or by the I/O thread when a tick passed and
- * nobody has read: so a heartbeat or a drain is noticed within two ticks.
+ * After a streak of lone calls, or of a loop's, the connection is disarmed. It is armed again by
+ * whoever sees calls in flight and nobody reading (sml_client_settle), or by the I/O thread when a
+ * tick passed and nobody has read: so a heartbeat or a drain is noticed within two ticks.
  *
  * Invariants, under the lock:
  *  - `reader` != NONE: exactly one thread is, or is about to be, inside the channel's read or uses
  *    the bytes in conn.in;
  *  - a caller takes the role only while not armed, and disarms only while the I/O thread sleeps, so
  *    the two never read together;
- *  - calls in flight, a connection, not closing: armed, or a caller reads.
+ *  - calls in flight, a connection, not closing: armed, or a caller reads, or all are a loop's.
  *
  * Changing the epoll set is a system call under the lock. It happens when the role changes or the
  * socket fills, not per call; done outside, two such changes could swap. */
 #include <string.h>
 
 #include "os/clock.h"
+#include "os/spawn.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 
 /* Lone calls one after another before the connection is disarmed. */
 #define STREAK 8
@@ -160,7 +163,7 @@ void sml_client_settle(struct semel_client *client)
 
     publish_state(client);
     if (conn->open && !conn->closing && !conn->armed && conn->reader == SML_READER_NONE &&
-        client->in_flight > (conn->lent ? 1 : 0)) {
+        client->in_flight > (conn->lent ? 1 : 0) && client->in_flight > conn->looped) {
         conn->armed = true;
         conn->lent = false;
         sml_client_watch(client);
@@ -287,34 +290,96 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited
     return readable_by_caller(client);
 }
 
-void sml_client_borrow(struct semel_client *client, const struct sml_awaited *awaited)
+/* What was read reaches its consumers, while the buffer still holds it. Lock released meanwhile. */
+static void deliver_borrowed(struct semel_client *client)
+{
+    struct sml_batch batch;
+    struct sml_list ready;
+
+    sml_batch_init(&batch);
+    sml_list_init(&ready);
+    sml_client_streams(client);
+    sml_client_collect(client, &batch);
+    sml_client_take_looped(client, &ready);
+    if (batch.count == 0 && sml_list_empty(&ready))
+        return;
+    unlock(client);
+    sml_client_run_ready(&ready);
+    sml_client_deliver(client, &batch, SML_ELSEWHERE);
+    sml_mutex_lock(&client->lock);
+}
+
+/* Read once, at most until `until` (0: do not wait). Lock released meanwhile. False: nothing
+ * came. */
+static bool read_borrowed(struct semel_client *client, uint64_t until)
 {
     struct sml_client_conn *conn = &client->conn;
-    struct sml_batch batch;
     struct sml_io io;
     uint8_t *at;
     size_t room;
 
-    sml_batch_init(&batch);
-    while (!has_happened(awaited) && client->in_flight > 0 && readable_by_caller(client)) {
-        conn->reader = SML_READER_CALLER;
-        conn->borrowed++;
-        unlock(client);
-        at = sml_intake_room(&conn->in, &room);
-        io = sml_channel_read_wait(&conn->channel, at, room, awaited->until);
-        sml_mutex_lock(&client->lock);
-        sml_client_input(client, io);
-        sml_client_streams(client);
-        sml_client_collect(client, &batch);
-        if (batch.count) {
-            unlock(client);
-            sml_client_deliver(client, &batch, SML_ELSEWHERE);
-            sml_mutex_lock(&client->lock);
-        }
-        sml_client_release_reader(client);
-        if (io.kind == SML_IO_AGAIN)
-            return;
-        if (!sml_pen_unsent(&client->pen) && sml_link_wants_write(&client->link, client->now))
-            sml_client_write(client, false);
-    }
+    conn->reader = SML_READER_CALLER;
+    conn->borrowed++;
+    unlock(client);
+    at = sml_intake_room(&conn->in, &room);
+    io = until == 0 ? sml_channel_read(&conn->channel, at, room)
+                    : sml_channel_read_wait(&conn->channel, at, room, until);
+    sml_mutex_lock(&client->lock);
+    sml_client_input(client, io);
+    deliver_borrowed(client);
+    sml_client_release_reader(client);
+    if (io.kind == SML_IO_AGAIN)
+        return false;
+    if (!sml_pen_unsent(&client->pen) && sml_link_wants_write(&client->link, client->now))
+        sml_client_write(client, false);
+    return true;
+}
+
+void sml_client_borrow(struct semel_client *client, const struct sml_awaited *awaited)
+{
+    bool more = true;
+
+    while (more && !has_happened(awaited) && client->in_flight > 0 && readable_by_caller(client))
+        more = read_borrowed(client, awaited->until);
+}
+
+/* --- a loop's part ----------------------------------------------------------------------- */
+
+bool sml_client_is_lent_to_loop(const struct semel_client *client)
+{
+    return readable_by_caller(client) && client->in_flight == client->conn.looped;
+}
+
+void sml_client_lend_to_loop(struct semel_client *client)
+{
+    struct sml_client_conn *conn = &client->conn;
+
+    if (client->in_flight != conn->looped || client->link.state != SML_LINK_UP)
+        conn->streak = 0;
+    else if (conn->armed && ++conn->streak >= STREAK && client->asleep_until != 0)
+        disarm(client);
+}
+
+int sml_client_loop_fd(struct semel_client *client)
+{
+    int fd;
+
+    sml_mutex_lock(&client->lock);
+    fd =
+        client->conn.open && !client->conn.closing ? sml_fd_copy(client->conn.channel.fd_read) : -1;
+    sml_mutex_unlock(&client->lock);
+    return fd;
+}
+
+bool sml_client_read_on_loop(struct semel_client *client)
+{
+    bool lent;
+
+    sml_mutex_lock(&client->lock);
+    client->inside++;
+    if (sml_client_is_lent_to_loop(client))
+        (void)read_borrowed(client, 0);
+    lent = sml_client_is_lent_to_loop(client);
+    sml_client_leave(client);
+    return lent;
 }

@@ -15,6 +15,7 @@
 #include "os/clock.h"
 #include "os/futex.h"
 #include "rpc/client_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/commit.h"
 #include "rpc/item.h"
 #include "rpc/stream_seam.h"
@@ -27,13 +28,14 @@
 struct semel_stream {
     struct sml_stream flow; /* first */
     struct semel_client *client;
-    struct sml_origin origin; /* for when that is gone: no page, but the process's id */
+    struct sml_origin origin; /* for when that is gone */
     struct semel_call *call;
     _Atomic uint32_t refs; /* the application's, the completion's, of being on client->ready */
     struct sml_news news;
     _Atomic bool over; /* `result` is there, and the machine has let go of `flow` */
     struct semel_result result;
     bool result_taken; /* the reader's */
+    bool looped;       /* on_ready may run on any thread */
 
     struct sml_item_reader reader;
     struct sml_part *progress; /* backs the last item, if it was that */
@@ -55,6 +57,7 @@ static void stream_unref(struct semel_stream *stream)
     sml_part_release(&sml_mem_libc, stream->progress);
     semel_result_clear(&stream->result);
     semel_call_unref(stream->call);
+    sml_origin_fini(&stream->origin);
     free(stream);
 }
 
@@ -101,6 +104,21 @@ void sml_client_run_ready(struct sml_list *ready)
     }
 }
 
+void sml_client_take_looped(struct semel_client *client, struct sml_list *out)
+{
+    struct sml_list *node = client->ready.next;
+
+    while (node != &client->ready) {
+        struct semel_stream *stream = SML_CONTAINER(node, struct semel_stream, ready_link);
+
+        node = node->next;
+        if (!stream->looped)
+            continue;
+        sml_list_remove(&stream->ready_link);
+        sml_list_push_back(out, &stream->ready_link);
+    }
+}
+
 void sml_client_streams(struct semel_client *client)
 {
     struct sml_call *call;
@@ -139,16 +157,16 @@ static bool is_over(const struct semel_stream *stream)
 
 static bool is_mine(const struct semel_stream *stream)
 {
-    return sml_origin_is_mine(is_over(stream) ? &stream->origin : &stream->client->origin);
+    return sml_origin_is_mine(&stream->origin);
 }
 
 /* --- beginning and end ------------------------------------------------------------------ */
 
-enum semel_status semel_client_stream(struct semel_client *client, const char *method,
-                                      struct semel_bytes body,
-                                      const struct semel_call_options *call,
-                                      const struct semel_stream_options *options,
-                                      struct semel_stream **out_stream)
+/* `out_lent`: a loop would read for it, if not NULL. */
+static enum semel_status begin(struct semel_client *client, const char *method,
+                               struct semel_bytes body, const struct semel_call_options *call,
+                               const struct semel_stream_options *options,
+                               struct semel_stream **out_stream, bool *out_lent)
 {
     struct semel_stream *stream;
     enum semel_status status;
@@ -163,20 +181,42 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
     sml_item_reader_init(&stream->reader, client->options.body_bytes);
     sml_list_init(&stream->ready_link);
     stream->client = client;
-    stream->origin.pid = client->origin.pid;
+    sml_origin_share(&stream->origin, &client->origin);
     stream->on_ready = options->on_ready;
     stream->user = options->user;
+    stream->looped = out_lent != NULL;
     atomic_init(&stream->refs, 3); /* the application, the completion, this function */
     *out_stream = stream;          /* it may be ready before this returns */
-    status = sml_client_start_stream(client, method, body, call, &stream->flow, over, stream,
-                                     &stream->call);
+    status = sml_client_start_stream(client, method, body, call, &stream->flow, out_lent != NULL,
+                                     over, stream, &stream->call);
     if (status != SEMEL_OK) {
         *out_stream = NULL;
+        sml_origin_fini(&stream->origin);
         free(stream);
         return status;
     }
+    if (out_lent)
+        *out_lent = stream->call->record.lent;
     stream_unref(stream);
     return SEMEL_OK;
+}
+
+enum semel_status semel_client_stream(struct semel_client *client, const char *method,
+                                      struct semel_bytes body,
+                                      const struct semel_call_options *call,
+                                      const struct semel_stream_options *options,
+                                      struct semel_stream **out_stream)
+{
+    return begin(client, method, body, call, options, out_stream, NULL);
+}
+
+enum semel_status sml_client_stream_on_loop(struct semel_client *client, const char *method,
+                                            struct semel_bytes body,
+                                            const struct semel_call_options *call,
+                                            const struct semel_stream_options *options,
+                                            struct semel_stream **out_stream, bool *out_lent)
+{
+    return begin(client, method, body, call, options, out_stream, out_lent);
 }
 
 void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes)

@@ -244,10 +244,8 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
                          uint8_t *reply, struct sml_reply_receipt *receipt)
 {
     struct sml_served *served = request->served;
-    struct sml_worker *self = sml_worker_self();
     struct sml_callee *callee = &served->session->callee;
     struct sml_conn *conn = served->conn;
-    bool inlined = self && self->inlining && self->server == request->server;
     bool done;
 
     if (request->runner && !request->runner->inlining)
@@ -264,7 +262,7 @@ static void give_verdict(struct semel_request *request, const struct sml_verdict
     sml_info_unref(request->info);
     sml_commit_touch(served);
     done = sml_served_done(served);
-    if (conn && sml_peer_wants_write(&conn->peer) && !(inlined && conn->touched))
+    if (conn && sml_peer_wants_write(&conn->peer) && !sml_conn_is_written_after(conn))
         sml_conn_write(conn);
     else
         sml_mutex_unlock(served->lock);

@@ -99,8 +99,13 @@ void sml_served_write_now(struct sml_served *served)
 
 void sml_served_write_parts(struct sml_served *served, bool large)
 {
-    uint64_t now = sml_clock_now();
+    uint64_t now;
 
+    if (!large && served->conn && sml_conn_is_written_after(served->conn)) {
+        sml_mutex_unlock(served->lock);
+        return;
+    }
+    now = sml_clock_now();
     if (large || now >= served->parts_written + SML_BURST_NS) {
         served->parts_written = now;
         sml_served_write_now(served);
@@ -137,6 +142,7 @@ static enum semel_status wait_for_room(struct semel_request *request, uint64_t u
             return is_cancelled(in) ? SEMEL_CANCELLED : SEMEL_WOULD_BLOCK;
         }
         sml_served_write_now(served);
+        sml_server_step_down(request->server);
         if (!sml_news_wait(&request->stream->news, seen, until))
             until = 0;
         sml_mutex_lock(served->lock);

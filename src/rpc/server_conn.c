@@ -186,6 +186,13 @@ void sml_conn_touch(struct sml_conn *conn)
     sml_list_push_back(&conn->server->touched, &conn->touched_link);
 }
 
+bool sml_conn_is_written_after(const struct sml_conn *conn)
+{
+    const struct sml_worker *self = sml_worker_self();
+
+    return conn->touched && self && self->inlining && self->server == conn->server;
+}
+
 void sml_conn_post(struct sml_conn *conn)
 {
     struct semel_server *server = conn->server;

@@ -427,8 +427,14 @@ enum semel_status sml_watchdog_start(struct semel_server *server);
 void sml_watchdog_stop(struct semel_server *server);
 /* The leader is about to run handlers: from here on the watchdog is awake. */
 void sml_watchdog_attend(struct semel_server *server);
+/* A handler on the leader is about to wait for what the leader must read: another leads. Harmless
+ * on any other thread. No lock is held. */
+void sml_server_step_down(struct semel_server *server);
 /* The serving thread that runs this code, or NULL. */
 struct sml_worker *sml_worker_self(void);
+/* Does a handler run here that the leader called, after which it writes to this connection? The
+ * session's stripe is held. */
+bool sml_conn_is_written_after(const struct sml_conn *conn);
 void sml_worker_set_self(struct sml_worker *worker);
 
 /* server_io.c: the leader. */

@@ -91,7 +91,8 @@ static bool is_full(const struct sml_method *method)
 static void link_runnable(struct semel_server *server, struct semel_request *request)
 {
     struct sml_method *method = request->method;
-    bool brisk = is_brisk(&method->pace) && request->stream == NULL; /* which may wait */
+    bool waits = request->stream && (request->in->flags & SML_CALL_SENDS); /* for what is sent */
+    bool brisk = is_brisk(&method->pace) && !waits;
 
     request->work_ns = brisk ? method->pace.average_ns : 0;
     request->place = brisk ? SML_AT_SHORT : SML_AT_LONG;

@@ -17,6 +17,8 @@
 
 enum { AWAKE, ASLEEP, LEAVE };
 
+#define LONG_AGO 1 /* of the clock: it began at 0 */
+
 static _Thread_local struct sml_worker *self;
 
 struct sml_worker *sml_worker_self(void)
@@ -122,6 +124,22 @@ static bool depose(struct semel_server *server, uint64_t now)
         sml_mutex_unlock(&server->queue_lock);
     }
     return wanted;
+}
+
+void sml_server_step_down(struct semel_server *server)
+{
+    struct sml_worker *worker = self;
+    bool leads;
+
+    if (worker == NULL || worker->server != server || !worker->inlining)
+        return;
+    sml_mutex_lock(&server->queue_lock);
+    leads = server->leader == worker;
+    if (leads)
+        atomic_store_explicit(&server->inline_since, LONG_AGO, memory_order_release);
+    sml_mutex_unlock(&server->queue_lock);
+    if (leads)
+        sml_futex_wake(&server->watch_word, 1);
 }
 
 /* Nothing to watch: sleep until there is. */

@@ -26,6 +26,7 @@ static void on_plain(struct semel_request *request, void *user)
     shop->seen[4] = semel_request_send(request, semel_bytes("x", 1), 0);
     shop->seen[5] = semel_request_progress(request, semel_bytes("x", 1));
     shop->seen[6] = semel_request_next(request, 0, &item);
+    atomic_store(&shop->begun, 1);
 }
 
 static void on_limits(struct semel_request *request, void *user)
@@ -74,6 +75,19 @@ static void on_wait(struct semel_request *request, void *user)
     (void)semel_request_fail(request, 1, "it was cancelled");
 }
 
+/* So many items of 1 KiB as the body has bytes. */
+static void on_burst(struct semel_request *request, void *user)
+{
+    size_t count = semel_request_body(request).size;
+    uint8_t item[1024] = { 0 };
+    enum semel_status status = SEMEL_OK;
+
+    (void)user;
+    for (size_t i = 0; i < count && status == SEMEL_OK; i++)
+        status = semel_request_send(request, semel_bytes(item, sizeof item), -1);
+    (void)semel_request_reply(request, NULL, 0);
+}
+
 static void open_shop(struct shop *shop)
 {
     struct semel_server_options options = SEMEL_SERVER_OPTIONS_INIT;
@@ -87,6 +101,7 @@ static void open_shop(struct shop *shop)
     snprintf(address, sizeof address, "unix:%s", shop->place.path);
     assert_int_equal(semel_server_create(&shop->server, &options), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "plain", on_plain, shop, NULL), SEMEL_OK);
+    assert_int_equal(semel_server_export(shop->server, "burst", on_burst, shop, NULL), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "limits", on_limits, shop, NULL), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "items", on_items, shop, &takes), SEMEL_OK);
     assert_int_equal(semel_server_export(shop->server, "take", on_take, shop, &takes), SEMEL_OK);
@@ -146,6 +161,7 @@ static void test_no_stream(void **state)
     assert_int_equal(semel_client_call(shop.client, "plain", semel_bytes(NULL, 0), NULL, &result),
                      SEMEL_VALUE);
     semel_result_clear(&result);
+    assert_true(kit_eventually(has_begun, &shop, 60)); /* it goes on after its reply */
     for (int i = 0; i < 3; i++)
         assert_int_equal(shop.seen[i], SEMEL_NO_STREAM);
     assert_int_equal(shop.seen[3], 0);
@@ -239,6 +255,68 @@ static void test_cancelled(void **state)
     }
 }
 
+static uint64_t run_burst(struct shop *shop, const void *body, size_t size)
+{
+    struct semel_stream_options options = { .takes = true };
+    struct semel_stream *stream;
+    struct semel_item item;
+    uint64_t bytes = 0;
+
+    assert_int_equal(semel_client_stream(shop->client, "burst", semel_bytes(body, size), NULL,
+                                         &options, &stream),
+                     SEMEL_OK);
+    while (semel_stream_next(stream, 60000, &item) == SEMEL_OK)
+        bytes += item.bytes.size;
+    semel_stream_free(stream);
+    return bytes;
+}
+
+static bool has_run_inline(void *arg)
+{
+    struct semel_server_counters counters;
+    struct shop *shop = arg;
+    static uint8_t body[2];
+
+    for (int i = 0; i < 200; i++)
+        assert_int_equal(run_burst(shop, body, sizeof body), 2 * 1024);
+    semel_server_counters(shop->server, &counters);
+    return counters.calls_inline > 0;
+}
+
+/* A handler that only sends runs on the thread that reads, if it is brisk; and when for once it has
+ * to wait for the one who reads, another thread goes on reading. */
+static void test_on_the_reading_thread(void **state)
+{
+    enum { MANY = 8192 };
+    struct semel_stream_options options = { .takes = true };
+    struct semel_stream *stream;
+    struct semel_result result;
+    struct semel_item item;
+    static uint8_t body[MANY];
+    uint64_t bytes = 0;
+    struct shop shop;
+
+    (void)state;
+    open_shop(&shop);
+    assert_true(SLOW_BUILD || kit_eventually(has_run_inline, &shop, 60));
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(semel_client_stream(shop.client, "burst", semel_bytes(body, MANY), NULL,
+                                             &options, &stream),
+                         SEMEL_OK);
+        for (int i = 0; i < 20; i++) { /* which the same server serves meanwhile */
+            assert_int_equal(
+                semel_client_call(shop.client, "limits", semel_bytes(NULL, 0), NULL, &result),
+                SEMEL_VALUE);
+            semel_result_clear(&result);
+        }
+        for (bytes = 0; semel_stream_next(stream, 60000, &item) == SEMEL_OK;)
+            bytes += item.bytes.size;
+        assert_int_equal(bytes, MANY * 1024);
+        semel_stream_free(stream);
+    }
+    close_shop(&shop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +325,7 @@ int main(void)
         TEST("an item that is too large", test_too_large),
         TEST("a request that was taken", test_taken),
         TEST("a handler that waits is told", test_cancelled),
+        TEST("a handler that sends, on the reading thread", test_on_the_reading_thread),
     };
 
     return cmocka_run_group_tests_name("rpc/request_stream", tests, NULL, NULL);
