@@ -55,6 +55,7 @@ struct sml_client_conn {
     uint64_t borrowed;      /* reads by callers */
     uint64_t borrowed_seen; /* of these, at the I/O thread's last tick */
     uint32_t streak;        /* lone calls one after the other */
+    bool much_read;         /* by the last read of a caller; the reader's */
     bool lent;              /* not armed: a stream's reader read last, and comes again */
     uint32_t looped;        /* of the calls in flight, those for which a loop would read */
     struct sml_intake in;   /* the reader's */

@@ -27,8 +27,10 @@
 
 #include "os/clock.h"
 #include "os/spawn.h"
+#include "os/thread.h"
 #include "rpc/client_internal.h"
 #include "rpc/client_seam.h"
+#include "rpc/stream_wait.h"
 
 /* Lone calls one after another before the connection is disarmed. */
 #define STREAK 8
@@ -290,6 +292,27 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited
     return readable_by_caller(client);
 }
 
+/* The reader's: the next bytes, when they come. After many it looks a moment before it sleeps. */
+static struct sml_io read_patiently(struct semel_client *client, uint8_t *at, size_t room,
+                                    uint64_t until)
+{
+    struct sml_client_conn *conn = &client->conn;
+    uint64_t looks = conn->much_read ? sml_clock_now() + SML_LOOK_NS : 0;
+    struct sml_io io = { 0, SML_IO_AGAIN, 0 };
+
+    while (looks != 0 && io.kind == SML_IO_AGAIN) {
+        io = sml_channel_read(&conn->channel, at, room);
+        if (io.kind == SML_IO_AGAIN && sml_clock_now() >= looks)
+            looks = 0;
+        else if (io.kind == SML_IO_AGAIN)
+            sml_thread_yield();
+    }
+    if (io.kind == SML_IO_AGAIN)
+        io = sml_channel_read_wait(&conn->channel, at, room, until);
+    conn->much_read = io.kind == SML_IO_MOVED && io.bytes >= SML_BURST_BYTES;
+    return io;
+}
+
 /* What was read reaches its consumers, while the buffer still holds it. Lock released meanwhile. */
 static void deliver_borrowed(struct semel_client *client)
 {
@@ -323,7 +346,7 @@ static bool read_borrowed(struct semel_client *client, uint64_t until)
     unlock(client);
     at = sml_intake_room(&conn->in, &room);
     io = until == 0 ? sml_channel_read(&conn->channel, at, room)
-                    : sml_channel_read_wait(&conn->channel, at, room, until);
+                    : read_patiently(client, at, room, until);
     sml_mutex_lock(&client->lock);
     sml_client_input(client, io);
     deliver_borrowed(client);

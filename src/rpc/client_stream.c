@@ -502,7 +502,10 @@ static void read_here(struct semel_stream *stream, uint32_t seen, uint64_t until
                                          until };
 
     if (until == 0 || !sml_client_may_borrow(client, &awaited)) {
-        sml_client_settle(client);
+        if (until != 0)
+            sml_client_recall(client); /* it sleeps, and reads nothing */
+        else
+            sml_client_settle(client);
         sml_client_unlock(client);
         return;
     }

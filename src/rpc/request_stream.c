@@ -17,6 +17,10 @@ struct sml_request_stream {
     struct sml_item_reader reader;
     sml_items_fn on_items; /* the stripe's */
     void *items_user;
+    /* How long the handler is at work between two waits for items, if it may lead meanwhile. */
+    struct sml_pace pace;
+    uint64_t left; /* when it got the first of what it has; 0: nothing yet */
+    uint64_t worked;
 };
 
 /* --- life --------------------------------------------------------------------------------- */
@@ -142,7 +146,8 @@ static enum semel_status wait_for_room(struct semel_request *request, uint64_t u
             return is_cancelled(in) ? SEMEL_CANCELLED : SEMEL_WOULD_BLOCK;
         }
         sml_served_write_now(served);
-        sml_server_step_down(request->server);
+        if (request->runner && request->runner == sml_worker_self())
+            sml_server_resign(request->runner); /* it would wait for what it has to read */
         if (!sml_news_wait(&request->stream->news, seen, until))
             until = 0;
         sml_mutex_lock(served->lock);
@@ -268,19 +273,37 @@ static enum semel_status nothing(const struct semel_request *request)
     return is_cancelled(request->in) ? SEMEL_CANCELLED : SEMEL_WOULD_BLOCK;
 }
 
-enum semel_status semel_request_next(struct semel_request *request, int64_t timeout_ms,
-                                     struct semel_bytes *out_item)
+/* May this thread lead while it waits? A handler that sends, too, may wait for that, with what it
+ * has sent before still to be written. */
+static bool may_be_guest(const struct semel_request *request)
 {
-    enum semel_status status = check(request, SML_CALL_SENDS, timeout_ms);
-    uint64_t until = sml_stream_until(timeout_ms);
-    struct semel_bytes item;
+    return request->runner && request->runner == sml_worker_self() &&
+           !(request->in->flags & SML_CALL_TAKES);
+}
 
-    if (status != SEMEL_OK)
-        return status;
-    if (out_item == NULL)
-        return SEMEL_INVALID;
-    while ((status = sml_item_reader_next(&request->stream->reader, &item)) == SEMEL_WOULD_BLOCK) {
-        uint32_t seen = sml_news_seen(&request->stream->news);
+/* As sml_news_wait. */
+static bool wait_for_items(struct semel_request *request, uint32_t seen, uint64_t until)
+{
+    struct sml_request_stream *stream = request->stream;
+    struct sml_guest guest = { request->runner, &stream->news, seen, until };
+
+    if (!may_be_guest(request))
+        return sml_news_wait(&stream->news, seen, until);
+    if (stream->left != 0)
+        sml_pace_learn(&stream->pace, stream->worked, guest.worker->guest);
+    stream->left = stream->worked = 0;
+    return sml_guest_wait(&guest, sml_pace_is_brisk(&stream->pace));
+}
+
+/* The reader is empty: fill it. As semel_request_next. */
+static enum semel_status fetch(struct semel_request *request, uint64_t until,
+                               struct semel_bytes *out_item)
+{
+    struct sml_request_stream *stream = request->stream;
+    enum semel_status status;
+
+    do {
+        uint32_t seen = sml_news_seen(&stream->news);
         bool any;
 
         sml_mutex_lock(request->served->lock);
@@ -291,8 +314,46 @@ enum semel_status semel_request_next(struct semel_request *request, int64_t time
             continue;
         if (status != SEMEL_WOULD_BLOCK || until == 0)
             return status;
-        if (!sml_news_wait(&request->stream->news, seen, until))
+        if (!wait_for_items(request, seen, until))
             until = 0;
+    } while ((status = sml_item_reader_next(&stream->reader, out_item)) == SEMEL_WOULD_BLOCK);
+    return status;
+}
+
+/* The same for a handler that may lead: its work is measured, and nobody leads who is not going to
+ * wait again. */
+static enum semel_status fetch_as_guest(struct semel_request *request, uint64_t until,
+                                        struct semel_bytes *out_item)
+{
+    struct sml_request_stream *stream = request->stream;
+    enum semel_status status;
+
+    if (stream->left != 0)
+        stream->worked += sml_clock_now() - stream->left;
+    status = fetch(request, until, out_item);
+    if (status == SEMEL_OK)
+        stream->left = sml_clock_now();
+    else
+        sml_guest_leave(request->runner);
+    return status;
+}
+
+enum semel_status semel_request_next(struct semel_request *request, int64_t timeout_ms,
+                                     struct semel_bytes *out_item)
+{
+    enum semel_status status = check(request, SML_CALL_SENDS, timeout_ms);
+    struct semel_bytes item;
+
+    if (status != SEMEL_OK)
+        return status;
+    if (out_item == NULL)
+        return SEMEL_INVALID;
+    status = sml_item_reader_next(&request->stream->reader, &item);
+    if (status == SEMEL_WOULD_BLOCK) {
+        uint64_t until = sml_stream_until(timeout_ms);
+
+        status = may_be_guest(request) ? fetch_as_guest(request, until, &item)
+                                       : fetch(request, until, &item);
     }
     if (status == SEMEL_OK)
         *out_item = item;

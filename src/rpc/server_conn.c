@@ -632,5 +632,6 @@ void sml_conn_readable(struct sml_conn *conn)
     if (!open || conn->peer.state == SML_PEER_CLOSING)
         return;
     in->end += have + io.bytes;
+    server->much_read |= io.bytes >= SML_BURST_BYTES;
     feed(conn, in);
 }

@@ -22,7 +22,7 @@
  * A lock of whoever asked for a receipt (struct sml_reply_receipt) comes after a stripe, and
  * nothing after it.
  * "Leader's" below means: touched only by the thread that is the leader; the role itself is handed
- * over under queue_lock, and only while the old leader is inside a handler.
+ * over under queue_lock, and only by the leader itself or while it is inside a handler.
  * Handlers, callbacks and the log hook run without any lock. */
 #ifndef SML_RPC_SERVER_INTERNAL_H
 #define SML_RPC_SERVER_INTERNAL_H
@@ -199,8 +199,18 @@ struct sml_worker {
     struct sml_list idle_link;           /* queue_lock */
     _Atomic uint32_t signal;             /* enum sml_signal */
     bool inlining;                       /* its own: runs a handler as the leader */
+    bool guest;                          /* its own, changed under queue_lock: it was made the
+                                            leader inside of its handler */
     bool took;                           /* its own: the handler took its request */
     bool forked;                         /* its own: it came out of a handler in a child process */
+};
+
+/* A handler's thread that waits for news of its stream. */
+struct sml_guest {
+    struct sml_worker *worker;
+    struct sml_news *news;
+    uint32_t seen;
+    uint64_t until;
 };
 
 struct sml_place_to_listen { /* the leader's and host_lock's */
@@ -266,6 +276,7 @@ struct semel_server {
     uint64_t drain_checked;
     uint64_t goodbye_until; /* SML_NEVER until the server stops */
     bool drain_begun;
+    bool much_read; /* in this round, from a connection */
     bool telling;   /* to_tell may hold something */
     bool unstalled; /* calls went back into the queue: somebody may have to be woken */
 
@@ -288,6 +299,8 @@ struct semel_server {
     uint32_t unfinished;       /* requests begun and not finished */
     struct sml_worker *leader; /* NULL while wanted or before the start */
     bool leader_wanted;
+    struct sml_guest *guest; /* wants to lead while it waits; NULL: none */
+    uint64_t guests_from;    /* none before that */
     bool started;
     struct sml_thread_id restoring; /* the thread that reads the store, and runs resolve handlers */
     bool closed;                    /* no call is queued any more */
@@ -354,6 +367,7 @@ _Atomic(struct sml_method *) *sml_server_method_bucket(struct semel_server *serv
                                                        const char *name, size_t bytes);
 struct sml_method *sml_server_find_method(struct semel_server *server, const char *name,
                                           uint8_t bytes);
+bool sml_pace_is_brisk(const struct sml_pace *pace);
 /* A handler took this long. */
 void sml_pace_learn(struct sml_pace *pace, uint64_t took_ns, bool inlined);
 /* The leader's batch goes to the queue; what does not fit, or comes too late, is answered. */
@@ -427,15 +441,39 @@ enum semel_status sml_watchdog_start(struct semel_server *server);
 void sml_watchdog_stop(struct semel_server *server);
 /* The leader is about to run handlers: from here on the watchdog is awake. */
 void sml_watchdog_attend(struct semel_server *server);
-/* A handler on the leader is about to wait for what the leader must read: another leads. Harmless
- * on any other thread. No lock is held. */
-void sml_server_step_down(struct semel_server *server);
 /* The serving thread that runs this code, or NULL. */
 struct sml_worker *sml_worker_self(void);
 /* Does a handler run here that the leader called, after which it writes to this connection? The
  * session's stripe is held. */
 bool sml_conn_is_written_after(const struct sml_conn *conn);
 void sml_worker_set_self(struct sml_worker *worker);
+
+/* If a leader is wanted, have an idle thread or a new one lead. Returns whether one is still
+ * wanted. No locks. */
+bool sml_server_promote(struct semel_server *server);
+/* This thread, which is inside a handler, leads no longer, if it does; another thread does. No
+ * locks. */
+void sml_server_resign(struct sml_worker *worker);
+
+/* server_guest.c: handlers that lead while they wait. */
+static inline bool sml_guest_has_news(const struct sml_guest *guest)
+{
+    return atomic_load(&guest->news->word) != guest->seen;
+}
+static inline bool sml_guest_is_over(const struct sml_guest *guest)
+{
+    return sml_guest_has_news(guest) ||
+           (guest->until != SML_NEVER && sml_clock_now() >= guest->until);
+}
+/* Wait for news, at the end of a handler's `brisk` work or not. Returns as sml_news_wait; may
+ * return true without news. */
+bool sml_guest_wait(struct sml_guest *guest, bool brisk);
+/* Its handler is not about to wait again: another thread leads. Harmless if it does not lead. */
+void sml_guest_leave(struct sml_worker *worker);
+/* The leader's: may a guest go on leading? Not when something else is to be run. */
+bool sml_guest_stays(struct semel_server *server);
+/* The leader's, between two rounds: if a guest has asked, that leads. Returns whether it does. */
+bool sml_guest_admit(struct semel_server *server);
 
 /* server_io.c: the leader. */
 uint64_t sml_place_tag(struct sml_place_to_listen *place);
@@ -445,6 +483,8 @@ void sml_server_close_places(struct semel_server *server);
 /* Write to every connection that has something to be written. The leader only. */
 void sml_server_flush(struct semel_server *server);
 void sml_server_lead(struct semel_server *server, struct sml_worker *worker);
+/* Until the guest's wait is over. False: it may not, or need not, lead any longer. */
+bool sml_server_lead_as_guest(struct semel_server *server, struct sml_guest *guest);
 /* The leader has something to do that its descriptors do not tell; queue_lock held. */
 void sml_server_nudge_locked(struct semel_server *server);
 

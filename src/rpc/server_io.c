@@ -378,34 +378,76 @@ static void on_event(struct semel_server *server, const struct epoll_event *even
     }
 }
 
-void sml_server_lead(struct semel_server *server, struct sml_worker *worker)
+/* For events, at most until `until`. A guest to whom much has come looks for a moment first; an
+ * ordinary leader is better out of the way of the handler that it has woken. */
+static int wait_for_events(struct semel_server *server, const struct sml_guest *guest,
+                           uint64_t until, struct epoll_event *events)
+{
+    bool looks = guest && server->much_read && until != 0;
+    uint64_t looked = looks ? sml_clock_now() + SML_LOOK_NS : 0;
+    int count = 0;
+
+    server->much_read = false;
+    if (until != 0)
+        sml_alarm_set(&server->alarm, until);
+    while (looks && count == 0) {
+        count = sml_epoll_wait(&server->epoll, events, SML_EVENTS, 0);
+        looks = sml_clock_now() < looked;
+        if (looks && count == 0)
+            sml_thread_yield();
+    }
+    if (count == 0)
+        count = sml_epoll_wait(&server->epoll, events, SML_EVENTS, until == 0 ? 0 : SML_NEVER);
+    return count;
+}
+
+/* One round, but for what runs handlers and callbacks. False: the server has stopped. */
+static bool go_round(struct semel_server *server, const struct sml_guest *guest, bool *out_mail)
 {
     struct epoll_event events[SML_EVENTS];
+    uint64_t sessions_due, until;
+    int count;
 
-    for (;;) {
-        uint64_t sessions_due, until;
-        int count;
-
-        sml_server_flush(server);
-        if (!go_on(server))
-            return;
-        until = sleep_until(server, &sessions_due);
-        if (until != 0)
-            sml_alarm_set(&server->alarm, until);
-        count = sml_epoll_wait(&server->epoll, events, SML_EVENTS, until == 0 ? 0 : SML_NEVER);
-        atomic_store_explicit(&server->leader_until, 0, memory_order_relaxed);
-        for (int i = 0; i < count; i++)
-            on_event(server, &events[i]);
-        keep_time(server, sessions_due);
-        if (open_mail(server)) {
-            flush_posted(server);
-            admit_newcomers(server);
-        }
-        sml_conn_bury(server);
-        sml_returns_run(&server->returns);
-        sml_server_enqueue(server);
-        sml_admin_rouse(server);
-        if (!sml_server_tell(server, worker) || !sml_server_run_inline(server, worker))
-            return;
+    sml_server_flush(server);
+    if (!go_on(server))
+        return false;
+    until = sleep_until(server, &sessions_due);
+    if (guest)
+        until = sml_time_min(until, guest->until);
+    count = wait_for_events(server, guest, until, events);
+    atomic_store_explicit(&server->leader_until, 0, memory_order_relaxed);
+    for (int i = 0; i < count; i++)
+        on_event(server, &events[i]);
+    keep_time(server, sessions_due);
+    *out_mail = open_mail(server);
+    if (*out_mail) {
+        flush_posted(server);
+        admit_newcomers(server);
     }
+    sml_conn_bury(server);
+    sml_returns_run(&server->returns);
+    sml_server_enqueue(server);
+    sml_admin_rouse(server);
+    return true;
+}
+
+void sml_server_lead(struct semel_server *server, struct sml_worker *worker)
+{
+    bool mail;
+
+    while (go_round(server, NULL, &mail))
+        if (!sml_server_tell(server, worker) || !sml_server_run_inline(server, worker) ||
+            (mail && sml_guest_admit(server)))
+            return;
+}
+
+bool sml_server_lead_as_guest(struct semel_server *server, struct sml_guest *guest)
+{
+    bool mail;
+
+    while (!sml_guest_is_over(guest))
+        if (!go_round(server, guest, &mail) || !sml_guest_stays(server))
+            return false;
+    sml_server_flush(server);
+    return true;
 }

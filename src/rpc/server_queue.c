@@ -20,7 +20,7 @@
 
 /* --- how long a method takes ----------------------------------------------------------------- */
 
-static bool is_brisk(const struct sml_pace *pace)
+bool sml_pace_is_brisk(const struct sml_pace *pace)
 {
     return pace->samples >= SML_BRISK_SAMPLES && pace->owed == 0 && pace->average_ns < SML_BRISK_NS;
 }
@@ -92,7 +92,7 @@ static void link_runnable(struct semel_server *server, struct semel_request *req
 {
     struct sml_method *method = request->method;
     bool waits = request->stream && (request->in->flags & SML_CALL_SENDS); /* for what is sent */
-    bool brisk = is_brisk(&method->pace) && !waits;
+    bool brisk = sml_pace_is_brisk(&method->pace) && !waits;
 
     request->work_ns = brisk ? method->pace.average_ns : 0;
     request->place = brisk ? SML_AT_SHORT : SML_AT_LONG;
@@ -304,7 +304,7 @@ static bool may_start(const struct semel_server *server)
     if (sml_list_empty(&server->unstarted))
         return false;
     request = SML_CONTAINER(server->unstarted.next, struct semel_request, link);
-    ahead = is_brisk(&request->method->pace) ? SML_AHEAD_CALLS : 0;
+    ahead = sml_pace_is_brisk(&request->method->pace) ? SML_AHEAD_CALLS : 0;
     return server->running + server->starting + server->queued_started < server->workers + ahead;
 }
 

@@ -283,7 +283,8 @@ static void work(struct semel_server *server, struct sml_worker *worker)
     struct semel_request *request;
 
     server->running++;
-    while (!server->leader_wanted && (request = sml_queue_pop_locked(server)) != NULL) {
+    while (!server->leader_wanted && server->leader != worker &&
+           (request = sml_queue_pop_locked(server)) != NULL) {
         bool spawn;
         struct sml_worker *other;
 
@@ -311,9 +312,11 @@ void sml_worker_main(void *arg)
     if (worker->for_work)
         server->waking = false;
     while (stays && !server->quit) {
-        if (server->leader_wanted) {
+        if (server->leader_wanted || server->leader == worker) {
             server->leader_wanted = false;
             server->leader = worker;
+            worker->guest = false;
+            atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
             other = sml_server_pick_locked(server, &spawn);
             sml_mutex_unlock(&server->queue_lock);
             sml_server_rouse(server, other, spawn);

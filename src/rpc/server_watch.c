@@ -88,28 +88,28 @@ void sml_watchdog_attend(struct semel_server *server)
         sml_futex_wake(&server->watch_word, 1);
 }
 
-/* If the leader has outstayed, another thread is to lead. Returns whether one is still wanted. */
-static bool depose(struct semel_server *server, uint64_t now)
+/* queue_lock held. */
+static void vacate_locked(struct semel_server *server)
+{
+    server->leader = NULL;
+    server->leader_wanted = true;
+    atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->inlining, false, memory_order_relaxed);
+}
+
+bool sml_server_promote(struct semel_server *server)
 {
     struct sml_worker *heir = NULL;
     struct sml_list *node;
-    uint64_t since;
     bool spawn = false, wanted;
 
     sml_mutex_lock(&server->queue_lock);
-    since = atomic_load_explicit(&server->inline_since, memory_order_acquire);
-    if (server->leader && since != 0 && now > since + SML_OUTSTAY_NS) {
-        server->leader = NULL;
-        server->leader_wanted = true;
-        server->takeovers++;
-        atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
-        atomic_store_explicit(&server->inlining, false, memory_order_relaxed);
-    }
     wanted = server->leader_wanted && !server->quit;
     node = wanted ? sml_list_pop_front(&server->idle) : NULL;
     if (node) {
         heir = SML_CONTAINER(node, struct sml_worker, idle_link);
         atomic_store_explicit(&heir->signal, SML_SIGNAL_LOOK, memory_order_relaxed);
+        wanted = false; /* it looks, and finds that */
     } else if (wanted && server->threads <= server->workers) {
         spawn = true;
         server->threads++;
@@ -117,7 +117,10 @@ static bool depose(struct semel_server *server, uint64_t now)
     sml_mutex_unlock(&server->queue_lock);
     if (heir)
         sml_futex_wake(&heir->signal, 1);
-    if (spawn && sml_server_spawn(server, false) != SEMEL_OK) {
+    if (!spawn)
+        return wanted;
+    wanted = sml_server_spawn(server, false) != SEMEL_OK;
+    if (wanted) {
         sml_mutex_lock(&server->queue_lock);
         server->threads--;
         sml_cond_broadcast(&server->changed); /* a destroy may have waited for it */
@@ -126,20 +129,40 @@ static bool depose(struct semel_server *server, uint64_t now)
     return wanted;
 }
 
-void sml_server_step_down(struct semel_server *server)
+void sml_server_resign(struct sml_worker *worker)
 {
-    struct sml_worker *worker = self;
-    bool leads;
+    struct semel_server *server = worker->server;
+    bool led;
 
-    if (worker == NULL || worker->server != server || !worker->inlining)
-        return;
     sml_mutex_lock(&server->queue_lock);
-    leads = server->leader == worker;
-    if (leads)
-        atomic_store_explicit(&server->inline_since, LONG_AGO, memory_order_release);
+    led = server->leader == worker;
+    if (led)
+        vacate_locked(server);
     sml_mutex_unlock(&server->queue_lock);
-    if (leads)
-        sml_futex_wake(&server->watch_word, 1);
+    if (!led || !sml_server_promote(server))
+        return;
+    /* There is no thread to be had: the watchdog tries again until there is. */
+    sml_mutex_lock(&server->queue_lock);
+    if (server->leader_wanted) {
+        atomic_store_explicit(&server->inline_since, LONG_AGO, memory_order_relaxed);
+        sml_watchdog_attend(server);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+}
+
+/* If the leader has outstayed, another thread is to lead. Returns whether one is still wanted. */
+static bool depose(struct semel_server *server, uint64_t now)
+{
+    uint64_t since;
+
+    sml_mutex_lock(&server->queue_lock);
+    since = atomic_load_explicit(&server->inline_since, memory_order_acquire);
+    if (server->leader && since != 0 && now > since + SML_OUTSTAY_NS) {
+        server->takeovers++;
+        vacate_locked(server);
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    return sml_server_promote(server);
 }
 
 /* Nothing to watch: sleep until there is. */

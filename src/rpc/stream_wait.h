@@ -16,6 +16,9 @@
 #define SML_BURST_NS 50000
 #define SML_BURST_BYTES 16384
 #define SML_BURST_PARTS 256
+/* After a read of at least SML_BURST_BYTES more is likely to come at once. So long its reader looks
+ * before it sleeps: else the sender pays for a wake with each write. */
+#define SML_LOOK_NS 10000
 
 struct sml_news {
     _Atomic uint32_t word; /* changes with each news */

@@ -394,7 +394,7 @@ bool sml_inflow_owes_credit(const struct sml_inflow *in)
     /* Its sender may be stuck before a part of full size, with what is granted; or with what it
      * keeps, if its window is a narrow one. */
     return granted <= in->window / 2 || granted < PART_CHARGE_MAX ||
-           untold >= (in->wide ? SML_STREAM_WINDOW / 4 : SML_STREAM_CREDIT / 2);
+           untold >= (in->wide ? SML_STREAM_CREDIT : SML_STREAM_CREDIT / 2);
 }
 
 size_t sml_inflow_encode_credit(struct sml_inflow *in, uint64_t xid, uint8_t *at)
