@@ -16,7 +16,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SANITIZED = ['-Doptimization=1', '-Db_lundef=false', '-Dbench=true',
+SANITIZED = ['-Doptimization=1', '-Db_lundef=false',
              '-Dc_args=-fno-omit-frame-pointer -fno-sanitize-recover=all']
 
 # name: (compiler, options of meson setup, options of meson test)
