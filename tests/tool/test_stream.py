@@ -142,7 +142,8 @@ class Sending(Streams):
         self.check(self.call('k', '--send', stdin=b'x\n' * 100000), 1, b'', 'code 3')
 
     def test_the_caller_is_killed(self):
-        self.start('m=echo $$ > ' + self.path('pids') + '; cat')
+        self.start('m=echo $$ > ' + self.path('pids') + '; cat',
+                   options=['--drain=1s'])  # the client, which was killed, is waited for
         call = self.background('call', self.address, 'm', '--send', '--stream', '--timeout', '2s',
                                stdin=subprocess.PIPE)
         call.popen.stdin.write(b'a\n')
