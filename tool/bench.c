@@ -28,7 +28,6 @@
 #include "tool.h"
 
 #define LANES_MAX 65536
-#define CONNECT_TIMEOUT_MS 3000
 #define PROGRESS_NS INT64_C(200000000)
 #define RETRY_PAUSE_NS 1000000 /* after a call that was not executed, so that nothing spins */
 
@@ -558,18 +557,13 @@ static int connect_and_measure(struct bench *bench)
         client_options.body_bytes = bench->a.size_max;
     if (bench->a.window > SEMEL_WINDOW_CALLS)
         client_options.window_calls = (uint32_t)bench->a.window;
-    status = semel_client_create(&bench->client, bench->a.address, &client_options);
+    status =
+        tool_connect(&bench->client, bench->a.address, &client_options,
+                     bench->a.connect_timeout_ms ? bench->a.connect_timeout_ms : CONNECT_TIMEOUT_MS,
+                     bench->a.connect_timeout_ms > 0, text, sizeof text);
     if (status != SEMEL_OK) {
-        output_error("%s: %s; write unix:/path, tcp:HOST:PORT or fd:N", bench->a.address,
-                     semel_status_text(status));
-        return tool_exit_of_status(status);
-    }
-    status = tool_wait_connected(bench->client, bench->a.address,
-                                 bench->a.connect_timeout_ms ? bench->a.connect_timeout_ms
-                                                             : CONNECT_TIMEOUT_MS,
-                                 bench->a.connect_timeout_ms > 0, text, sizeof text);
-    if (status != SEMEL_OK) {
-        output_error("%s: %s: %s", bench->a.address, semel_status_text(status), text);
+        output_error("%s: %s%s%s", bench->a.address, semel_status_text(status), *text ? ": " : "",
+                     text);
         code = tool_exit_of_status(status);
     } else {
         code = measure(bench);

@@ -1,23 +1,46 @@
 /* SPDX-License-Identifier: MIT */
 #include "tool.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#include "output.h"
 
 /* The first attempt is made at once; where nobody listens it has failed long before this. */
 #define FIRST_LOOK_MS 100
 
-enum semel_status tool_wait_connected(struct semel_client *client, const char *address,
-                                      int64_t timeout_ms, bool patient, char *text, size_t size)
+static enum semel_status wait_connected(struct semel_client *client, int64_t wait_ms,
+                                        bool look_first, char *text, size_t size)
 {
     enum semel_status status = SEMEL_CONNECT;
-    bool look_first = !patient && !strchr(address, ',') && timeout_ms > FIRST_LOOK_MS;
 
-    if (look_first) {
+    if (look_first && wait_ms > FIRST_LOOK_MS) {
         status = semel_client_wait_connected(client, FIRST_LOOK_MS, text, size);
-        timeout_ms -= FIRST_LOOK_MS;
+        wait_ms -= FIRST_LOOK_MS;
     }
     if (status == SEMEL_LINK_LOST || status == SEMEL_CONNECT)
-        status = semel_client_wait_connected(client, timeout_ms, text, size);
+        status = semel_client_wait_connected(client, wait_ms, text, size);
     /* There was no link yet to be lost, and nobody known to have died. */
     return status == SEMEL_LINK_LOST || status == SEMEL_PEER_DIED ? SEMEL_CONNECT : status;
+}
+
+enum semel_status tool_connect(struct semel_client **out_client, const char *address,
+                               const struct semel_client_options *options, int64_t wait_ms,
+                               bool patient, char *text, size_t size)
+{
+    enum semel_status status = semel_client_create(out_client, address, options);
+
+    *text = '\0';
+    if (status == SEMEL_BAD_ADDRESS)
+        snprintf(text, size, "write unix:/path, tcp:HOST:PORT or fd:N");
+    if (status != SEMEL_OK)
+        return status;
+    return wait_connected(*out_client, wait_ms, !patient && !strchr(address, ','), text, size);
+}
+
+int tool_not_sent(const char *address, enum semel_status status, const char *text)
+{
+    output_error("%s, not sent: %s%s%s", address, semel_status_text(status), *text ? ": " : "",
+                 text);
+    return tool_exit_of_status(status);
 }

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "duration.h"
 #include "inspect.h"
 #include "output.h"
 #include "tool.h"
@@ -77,7 +76,7 @@ static void print_words(const char *text)
 
 static void print_method(const json_t *method)
 {
-    uint64_t limit = member_count(method, "limit"), max_run = member_count(method, "max_run_ms");
+    uint64_t limit = member_count(method, "limit");
     const char *name = member_text(method, "name");
     char span[32];
 
@@ -87,8 +86,8 @@ static void print_method(const json_t *method)
     printf("  kind: %s (%s)\n", member_text(method, "kind"), meaning(method));
     if (limit > 0)
         printf("  limit: %" PRIu64 " at once\n", limit);
-    if (max_run > 0)
-        printf("  max-run: %s\n", duration_format((int64_t)max_run * 1000000, span, sizeof span));
+    if (member_count(method, "max_run_ms") > 0)
+        printf("  max-run: %s\n", member_time(method, "max_run_ms", span, sizeof span));
     if (member_is(method, "reserved"))
         fputs("  reserved: the library's own\n", stdout);
 }

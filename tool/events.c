@@ -57,11 +57,8 @@ static int explain(const struct arguments *a, enum semel_status status,
     const bool no_exchange = result->status == SEMEL_NO_METHOD;
     char message[2048];
 
-    if (status != SEMEL_OK) {
-        output_error("%s, not sent: %s%s%s", a->call.address, semel_status_text(status),
-                     *text ? ": " : "", text);
-        return tool_exit_of_status(status);
-    }
+    if (status != SEMEL_OK)
+        return tool_not_sent(a->call.address, status, text);
     semel_result_message(result, message, sizeof message);
     output_error("%s%s", message,
                  no_exchange ? "; it has no exchange: start it with --exchange" : "");

@@ -27,6 +27,23 @@ bool inspect_option(struct one_call *call, int key, const char *arg, struct argp
     return output_option(key, arg, state);
 }
 
+error_t inspect_address(struct one_call *call, int key, char *arg, struct argp_state *state)
+{
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (state->arg_num > 0)
+            argp_error(state, "too many arguments");
+        call->address = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (state->arg_num == 0)
+            argp_error(state, "an address is needed");
+        return 0;
+    default:
+        return inspect_option(call, key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+    }
+}
+
 int inspect_failure(const struct semel_result *result, char *why, size_t size)
 {
     size_t length = semel_result_message(result, why, size);
@@ -65,11 +82,8 @@ int inspect(struct one_call *call, json_t **out_answer)
 
     signals_block();
     status = one_call(call, &result, text, sizeof text);
-    if (status != SEMEL_OK) {
-        output_error("%s, not sent: %s%s%s", call->address, semel_status_text(status),
-                     *text ? ": " : "", text);
-        return tool_exit_of_status(status);
-    }
+    if (status != SEMEL_OK)
+        return tool_not_sent(call->address, status, text);
     if (result.outcome != SEMEL_VALUE) {
         code = inspect_failure(&result, text, sizeof text);
         output_error("%s", text);
@@ -104,6 +118,23 @@ uint64_t member_count(const json_t *object, const char *key)
 bool member_is(const json_t *object, const char *key)
 {
     return json_is_true(json_object_get(object, key));
+}
+
+const char *time_text(uint64_t ns, char *text, size_t size)
+{
+    if (ns > 0)
+        return duration_format((int64_t)(ns > INT64_MAX ? INT64_MAX : ns), text, size);
+    snprintf(text, size, "-");
+    return text;
+}
+
+const char *member_time(const json_t *object, const char *key, char *text, size_t size)
+{
+    size_t length = strlen(key);
+    bool is_ms = length > 3 && strcmp(key + length - 3, "_ms") == 0;
+    uint64_t count = member_count(object, key);
+
+    return time_text(is_ms ? count * 1000000 : count, text, size);
 }
 
 /* --- printing -------------------------------------------------------------------------------- */

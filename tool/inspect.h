@@ -22,6 +22,8 @@ enum { INSPECT_TIMEOUT = 1000, INSPECT_CONNECT };
 
 /* One of these options, or -o, -q, -v; false: another key. */
 bool inspect_option(struct one_call *call, int key, const char *arg, struct argp_state *state);
+/* The same as argp's parser, of a command with one argument: an address. */
+error_t inspect_address(struct one_call *call, int key, char *arg, struct argp_state *state);
 
 /* Ask, once per process. Returns an exit code; other than 0, why was said; else *out_answer is an
  * object, to be given back with json_decref. */
@@ -37,6 +39,10 @@ json_t *inspect_parse(struct semel_bytes body);
 const char *member_text(const json_t *object, const char *key);
 uint64_t member_count(const json_t *object, const char *key);
 bool member_is(const json_t *object, const char *key);
+/* A span as people read it, "-" for 0, in `text`, which is returned; the member's is in the unit
+ * that its key ends with, _ms or _ns. */
+const char *time_text(uint64_t ns, char *text, size_t size);
+const char *member_time(const json_t *object, const char *key, char *text, size_t size);
 
 /* One object on one line of standard output. */
 void print_object(const json_t *object);

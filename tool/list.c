@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "duration.h"
 #include "inspect.h"
 #include "output.h"
 #include "tool.h"
@@ -36,22 +35,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct arguments *a = state->input;
 
-    switch (key) {
-    case 'a':
-        a->all = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "too many arguments");
-        a->call.address = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (state->arg_num == 0)
-            argp_error(state, "an address is needed");
-        return 0;
-    default:
-        return inspect_option(&a->call, key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
-    }
+    if (key != 'a')
+        return inspect_address(&a->call, key, arg, state);
+    a->all = true;
+    return 0;
 }
 
 static int by_name(const void *a, const void *b)
@@ -62,16 +49,15 @@ static int by_name(const void *a, const void *b)
 
 static void print_method(const json_t *method, int width)
 {
-    uint64_t limit = member_count(method, "limit"), max_run = member_count(method, "max_run_ms");
+    uint64_t limit = member_count(method, "limit");
     const char *describe = member_text(method, "describe");
-    char number[32] = "-", span[32] = "-";
+    char number[32] = "-", span[32];
 
     if (limit > 0)
         snprintf(number, sizeof number, "%" PRIu64, limit);
-    if (max_run > 0)
-        duration_format((int64_t)max_run * 1000000, span, sizeof span);
     print_column(member_text(method, "name"), width);
-    printf("  %-13s %6s %8s", member_text(method, "kind"), number, span);
+    printf("  %-13s %6s %8s", member_text(method, "kind"), number,
+           member_time(method, "max_run_ms", span, sizeof span));
     /* Its first line. */
     if (*describe)
         fputs("  ", stdout);

@@ -33,7 +33,6 @@
 #include "signals.h"
 #include "tool.h"
 
-#define CONNECT_TIMEOUT_MS 3000
 #define KILL_AFTER_MS 5000
 #define RELEASE_MS 3000
 #define CANNOT_RUN 126
@@ -531,20 +530,13 @@ static int connect_and_hold(struct holder *holder)
     int code;
 
     client_options.log = output_log;
-    status = semel_client_create(&holder->client, a->address, &client_options);
-    if (status != SEMEL_OK) {
-        output_error("%s: %s%s", a->address, semel_status_text(status),
-                     status == SEMEL_BAD_ADDRESS ? "; write unix:/path, tcp:HOST:PORT or fd:N"
-                                                 : "");
-        return tool_exit_of_status(status);
-    }
-    status = tool_wait_connected(holder->client, a->address,
-                                 a->connect_timeout_ms ? a->connect_timeout_ms : CONNECT_TIMEOUT_MS,
-                                 a->connect_timeout_ms > 0, text, sizeof text);
+    status = tool_connect(&holder->client, a->address, &client_options,
+                          a->connect_timeout_ms ? a->connect_timeout_ms : CONNECT_TIMEOUT_MS,
+                          a->connect_timeout_ms > 0, text, sizeof text);
     if (status == SEMEL_OK) {
         code = hold(holder);
     } else {
-        output_error("%s: %s: %s", a->address, semel_status_text(status), text);
+        output_error("%s: %s%s%s", a->address, semel_status_text(status), *text ? ": " : "", text);
         code = tool_exit_of_status(status);
     }
     if (semel_client_destroy(holder->client) != SEMEL_OK)

@@ -18,8 +18,6 @@
 #include "output.h"
 #include "signals.h"
 
-#define CONNECT_TIMEOUT_MS 3000
-
 enum phase { PHASE_BEFORE, PHASE_CALLING, PHASE_AFTER };
 
 struct caller {
@@ -115,23 +113,18 @@ static enum semel_status connect_and_call(struct caller *caller, const struct on
                                           char *text, size_t size)
 {
     struct semel_client_options options = SEMEL_CLIENT_OPTIONS_INIT;
-    struct semel_client *client;
+    struct semel_client *client = NULL;
     int64_t begin = clock_now(), wait_ms;
     enum semel_status status;
 
     options.log = output_log;
     options.body_bytes = plan->body_limit;
-    status = semel_client_create(&client, plan->address, &options);
-    if (status == SEMEL_BAD_ADDRESS)
-        snprintf(text, size, "write unix:/path, tcp:HOST:PORT or fd:N");
-    if (status != SEMEL_OK)
-        return status;
     wait_ms = plan->connect_timeout_ms ? plan->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     if (plan->options.deadline_ms && plan->options.deadline_ms < wait_ms)
         wait_ms = plan->options.deadline_ms;
     output_detail("connecting to %s", plan->address);
-    status = tool_wait_connected(client, plan->address, wait_ms, plan->connect_timeout_ms > 0, text,
-                                 size);
+    status = tool_connect(&client, plan->address, &options, wait_ms, plan->connect_timeout_ms > 0,
+                          text, size);
     if (status == SEMEL_OK) {
         status = call_connected(caller, client, plan, (clock_now() - begin) / 1000000);
         snprintf(text, size, "%s",

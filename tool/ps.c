@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "duration.h"
 #include "inspect.h"
 #include "output.h"
 #include "tool.h"
@@ -27,21 +26,7 @@ static const char doc[] =
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-    struct one_call *call = state->input;
-
-    switch (key) {
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "too many arguments");
-        call->address = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (state->arg_num == 0)
-            argp_error(state, "an address is needed");
-        return 0;
-    default:
-        return inspect_option(call, key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
-    }
+    return inspect_address(state->input, key, arg, state);
 }
 
 static void print_call(const json_t *call)
@@ -52,11 +37,9 @@ static void print_call(const json_t *call)
              member_is(call, "cancelled") ? "*" : "");
     if (json_object_get(call, "uid"))
         snprintf(uid, sizeof uid, "%" PRIu64, member_count(call, "uid"));
-    printf(
-        "%-16s %-9s %8s %8s %6s  ", member_text(call, "id"), state,
-        duration_format((int64_t)member_count(call, "age_ns"), age, sizeof age),
-        duration_format((int64_t)member_count(call, "remaining_ms") * 1000000, left, sizeof left),
-        uid);
+    printf("%-16s %-9s %8s %8s %6s  ", member_text(call, "id"), state,
+           member_time(call, "age_ns", age, sizeof age),
+           member_time(call, "remaining_ms", left, sizeof left), uid);
     print_column(member_text(call, "method"), 16);
     fputs("  ", stdout);
     print_column(member_text(call, "peer"), 0);

@@ -27,10 +27,17 @@ enum tool_exit {
 /* The exit code for a call's outcome. */
 int tool_exit_of_result(enum semel_outcome outcome, enum semel_status status);
 
-/* Wait for a connection, as semel_client_wait_connected. Unless `patient`, an only server that is
- * clearly not there (no such socket, refused) is not waited for. */
-enum semel_status tool_wait_connected(struct semel_client *client, const char *address,
-                                      int64_t timeout_ms, bool patient, char *text, size_t size);
+#define CONNECT_TIMEOUT_MS 3000 /* unless said */
+
+/* Make a client and wait for its connection, as semel_client_wait_connected. Unless `patient`, an
+ * only server that is clearly not there (no such socket, refused) is not waited for. Returns: not
+ * OK: `text` may say more; *out_client is still to be destroyed, unless it is NULL. */
+enum semel_status tool_connect(struct semel_client **out_client, const char *address,
+                               const struct semel_client_options *options, int64_t wait_ms,
+                               bool patient, char *text, size_t size);
+
+/* Say that because of this nothing was sent. Returns the exit code. */
+int tool_not_sent(const char *address, enum semel_status status, const char *text);
 
 /* The exit code when no call was made, for instance because no connection could be had. */
 int tool_exit_of_status(enum semel_status status);

@@ -99,17 +99,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (a->interval_ms < 10)
             argp_error(state, "--interval: '%s' is too short; at least 10ms", arg);
         return 0;
-    case ARGP_KEY_ARG:
-        if (state->arg_num > 0)
-            argp_error(state, "too many arguments");
-        a->call.address = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (state->arg_num == 0)
-            argp_error(state, "an address is needed");
-        return 0;
     default:
-        return inspect_option(&a->call, key, arg, state) ? 0 : ARGP_ERR_UNKNOWN;
+        return inspect_address(&a->call, key, arg, state);
     }
 }
 
@@ -498,11 +489,12 @@ static void on_log(enum semel_log_level level, const char *text, void *user)
     (void)user; /* the screen says what matters */
 }
 
-static enum semel_status connect_client(struct top *top, const struct arguments *a, bool screen)
+/* Returns an exit code. */
+static int connect_client(struct top *top, const struct arguments *a, bool screen)
 {
     struct semel_client_options client_options = SEMEL_CLIENT_OPTIONS_INIT;
     const struct one_call *call = &a->call;
-    int64_t wait_ms = call->connect_timeout_ms ? call->connect_timeout_ms : SEMEL_CONNECT_MS;
+    int64_t wait_ms = call->connect_timeout_ms ? call->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     enum semel_status status;
     char text[1024] = "";
 
@@ -510,16 +502,9 @@ static enum semel_status connect_client(struct top *top, const struct arguments 
     client_options.backoff_max_ms = BACKOFF_MS;
     client_options.on_state = on_state;
     client_options.state_user = top;
-    status = semel_client_create(&top->client, call->address, &client_options);
-    if (status == SEMEL_BAD_ADDRESS)
-        snprintf(text, sizeof text, "write unix:/path, tcp:HOST:PORT or fd:N");
-    if (status == SEMEL_OK)
-        status = tool_wait_connected(top->client, call->address, wait_ms,
-                                     call->connect_timeout_ms > 0, text, sizeof text);
-    if (status != SEMEL_OK)
-        output_error("%s, not sent: %s%s%s", call->address, semel_status_text(status),
-                     *text ? ": " : "", text);
-    return status;
+    status = tool_connect(&top->client, call->address, &client_options, wait_ms,
+                          call->connect_timeout_ms > 0, text, sizeof text);
+    return status == SEMEL_OK ? TOOL_VALUE : tool_not_sent(call->address, status, text);
 }
 
 static int with_screen(struct top *top)
@@ -562,7 +547,6 @@ int tool_top(int argc, char **argv)
     static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
     static struct arguments a = { .interval_ms = INTERVAL_MS };
     static struct top top = { .lock = PTHREAD_MUTEX_INITIALIZER };
-    enum semel_status status;
     bool screen;
     int code;
 
@@ -579,10 +563,9 @@ int tool_top(int argc, char **argv)
     signals_block();
     if (!open_bells(&top, screen))
         return TOOL_FAILURE;
-    status = connect_client(&top, &a, screen);
-    code = status != SEMEL_OK ? tool_exit_of_status(status)
-           : screen           ? with_screen(&top)
-                              : sample_from(top.client, &a);
+    code = connect_client(&top, &a, screen);
+    if (code == TOOL_VALUE)
+        code = screen ? with_screen(&top) : sample_from(top.client, &a);
     if (semel_client_destroy(top.client) != SEMEL_OK)
         output_error("the client could not be destroyed");
     release(&top);

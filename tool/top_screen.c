@@ -178,15 +178,6 @@ static struct count_text count_of(uint64_t count)
     return out;
 }
 
-static const char *time_text(uint64_t ns, char *text, size_t size)
-{
-    if (ns == 0)
-        snprintf(text, size, "-");
-    else
-        duration_format((int64_t)(ns > INT64_MAX ? INT64_MAX : ns), text, size);
-    return text;
-}
-
 /* --- the head -------------------------------------------------------------------------------- */
 
 static void draw_title(const struct top_picture *picture)
@@ -329,8 +320,8 @@ static void draw_calls(const json_t *answer)
 
         put(row, 0, 16, member_text(call, "id"));
         put_format(row, 17, 28, "%-9.8s %8s %8s", member_text(call, "state"),
-                   time_text(member_count(call, "age_ns"), age, sizeof age),
-                   time_text(member_count(call, "remaining_ms") * 1000000, left, sizeof left));
+                   member_time(call, "age_ns", age, sizeof age),
+                   member_time(call, "remaining_ms", left, sizeof left));
         if (member_is(call, "cancelled"))
             put(row, 25, 1, "*");
         put(row, 46, 16, member_text(call, "method"));
@@ -352,8 +343,7 @@ static void draw_workers(const struct top_view *view)
         int row = FIRST_ROW + (int)i;
 
         put_format(row, 0, COLS, "%-5" PRIu64 " %-8s %8s", member_count(worker, "slot"),
-                   member_text(worker, "state"),
-                   time_text(member_count(worker, "for_ns"), span, sizeof span));
+                   member_text(worker, "state"), member_time(worker, "for_ns", span, sizeof span));
         put(row, 25, COLS - 25, member_text(worker, "method"));
         if (screen.top + i == screen.chosen)
             bar(row, A_BOLD);

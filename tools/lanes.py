@@ -16,7 +16,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SANITIZED = ['-Doptimization=1', '-Db_lundef=false', '-Dbench=true',
+SANITIZED = ['-Doptimization=1', '-Db_lundef=false',
              '-Dc_args=-fno-omit-frame-pointer -fno-sanitize-recover=all']
 
 # name: (compiler, options of meson setup, options of meson test)
@@ -104,6 +104,15 @@ def count_cases(entry):
     return max(begun - skipped, 0 if begun else 1), 0, skipped
 
 
+def skips(entry):
+    """What says in one program's output that it, or a test of it, was skipped, and why."""
+    out = (entry.get('stdout') or '') + '\n' + (entry.get('stderr') or '')
+    if entry['result'] == 'SKIP':
+        return [out.strip().split('\n')[-1]]
+    found = re.finditer(r'^\[  SKIPPED \] (?!tests?:|\d)(.*)|^(.* \.\.\. skipped .*)', out, re.M)
+    return list(dict.fromkeys(match[1] or match[2] for match in found))
+
+
 def needs_fixed_addresses():
     """Does the thread sanitizer refuse this kernel's address layout, and does setarch help?"""
     if not shutil.which('setarch'):
@@ -138,6 +147,8 @@ def run_lane(lane, tally):
             entries = [json.loads(line) for line in file if line.strip()]
     for entry in entries:
         tally.add(lane, entry['name'], *count_cases(entry))
+        for words in skips(entry):
+            say(f"skipped {lane}: {entry['name']}: {words}")
     if status and not tally.failed or not entries:
         tally.add(lane, 'meson test', 0, 1)
 

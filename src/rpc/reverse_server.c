@@ -355,7 +355,6 @@ bool sml_backchannel_is_idle(const struct sml_served *served)
 
 enum semel_status sml_reverse_start(struct semel_server *server)
 {
-    struct semel_method_options options = { .kind = SEMEL_IDEMPOTENT, .takes_items = true };
     struct sml_reverse *reverse = calloc(1, sizeof *reverse);
     enum semel_status status;
 
@@ -369,8 +368,7 @@ enum semel_status sml_reverse_start(struct semel_server *server)
     sml_list_init(&reverse->over);
     sml_heap_init(&reverse->timers);
     server->reverse = reverse;
-    status =
-        sml_server_export_reserved_with(server, SML_REVERSE_METHOD, on_reverse, server, &options);
+    status = sml_server_export_standing(server, SML_REVERSE_METHOD, on_reverse, server);
     return status == SEMEL_ALREADY ? SEMEL_OK : status; /* a test plays it by rules of its own */
 }
 

@@ -149,7 +149,7 @@ static void put_methods(struct semel_server *server, struct sml_json *json)
 
     sml_json_open(json, "methods", '[');
     for (uint32_t i = 0; i < shown; i++)
-        if (methods[i]->admin == SML_ADMIN_NOT && !is_unused(methods[i]))
+        if (methods[i]->admin == SML_ADMIN_NOT && !methods[i]->standing && !is_unused(methods[i]))
             put_method(server, json, methods[i], &total);
     sml_json_close(json, ']');
     sml_json_u64(json, "methods_left_off", count - shown);

@@ -119,6 +119,7 @@ struct sml_method {
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
     bool takes_items, tells_start, forcible;
+    bool standing; /* its calls last as long as their sessions: how long says nothing */
     enum semel_on_crash on_crash;
     semel_handler_fn resolve;
     void *resolve_user;
@@ -596,10 +597,9 @@ void sml_info_unref(struct sml_peer_info *info);
 /* As semel_server_export, for a name that is reserved for the library. */
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user);
-/* The same, with options. */
-enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
-                                                  semel_handler_fn handler, void *user,
-                                                  const struct semel_method_options *options);
+/* The same for one whose calls have streams and last as long as their sessions; idempotent. */
+enum semel_status sml_server_export_standing(struct semel_server *server, const char *name,
+                                             semel_handler_fn handler, void *user);
 /* The same for one that the thread of server_admin.c answers; idempotent. */
 enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,
                                           enum sml_admin admin, semel_handler_fn handler,

@@ -115,25 +115,33 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
     return publish(server, method);
 }
 
-enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
-                                             semel_handler_fn handler, void *user)
+static enum semel_status export_reserved(struct semel_server *server, const char *name,
+                                         semel_handler_fn handler, void *user, bool standing)
 {
-    return sml_server_export_reserved_with(server, name, handler, user, NULL);
-}
-
-enum semel_status sml_server_export_reserved_with(struct semel_server *server, const char *name,
-                                                  semel_handler_fn handler, void *user,
-                                                  const struct semel_method_options *options)
-{
+    struct semel_method_options streams = { .kind = SEMEL_IDEMPOTENT, .takes_items = true };
     enum semel_status status = sml_server_check_open(server);
     struct sml_method *method;
 
     if (status != SEMEL_OK)
         return status;
-    method = new_method(server, name, strlen(name), user, options);
-    if (method)
+    method = new_method(server, name, strlen(name), user, standing ? &streams : NULL);
+    if (method) {
         method->handler = handler;
+        method->standing = standing;
+    }
     return publish(server, method);
+}
+
+enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
+                                             semel_handler_fn handler, void *user)
+{
+    return export_reserved(server, name, handler, user, false);
+}
+
+enum semel_status sml_server_export_standing(struct semel_server *server, const char *name,
+                                             semel_handler_fn handler, void *user)
+{
+    return export_reserved(server, name, handler, user, true);
 }
 
 enum semel_status sml_server_export_admin(struct semel_server *server, const char *name,

@@ -61,8 +61,7 @@ static void test_reserved(void **state)
         while (semel_sender_reserve(box.sender, size, 0, &place) == SEMEL_WOULD_BLOCK)
             assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
         memcpy(place, head, sizeof head);
-        for (size_t k = 8; k < size; k++)
-            ((uint8_t *)place)[k] = (uint8_t)(i + k);
+        fill(place, size, i);
         while (semel_sender_send_reserved(box.sender, 0) == SEMEL_WOULD_BLOCK)
             assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
     }

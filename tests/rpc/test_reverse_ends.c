@@ -383,16 +383,14 @@ static void test_bad_server(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct liar liar = { .item = items[i], .size = sizes[i] };
-        struct semel_method_options options = { .takes_items = true };
         struct semel_server *server;
         struct semel_client *client;
         struct kit_place place;
 
         kit_place_make(&place);
         assert_int_equal(semel_server_create(&server, NULL), SEMEL_OK);
-        assert_int_equal(
-            sml_server_export_reserved_with(server, SML_REVERSE_METHOD, on_lie, &liar, &options),
-            SEMEL_OK);
+        assert_int_equal(sml_server_export_standing(server, SML_REVERSE_METHOD, on_lie, &liar),
+                         SEMEL_OK);
         assert_int_equal(semel_server_listen(server, place.address), SEMEL_OK);
         assert_int_equal(semel_server_start(server), SEMEL_OK);
         client = open_client(place.address, NULL);
@@ -421,7 +419,6 @@ static bool came_again(void *arg)
 /* A carrier that ends is made again, after pauses, although nothing else happens. */
 static void test_comes_again(void **state)
 {
-    struct semel_method_options options = { .takes_items = true };
     struct semel_server *server;
     struct semel_client *client;
     struct kit_place place;
@@ -431,9 +428,8 @@ static void test_comes_again(void **state)
     (void)state;
     kit_place_make(&place);
     assert_int_equal(semel_server_create(&server, NULL), SEMEL_OK);
-    assert_int_equal(
-        sml_server_export_reserved_with(server, SML_REVERSE_METHOD, on_shrug, &times, &options),
-        SEMEL_OK);
+    assert_int_equal(sml_server_export_standing(server, SML_REVERSE_METHOD, on_shrug, &times),
+                     SEMEL_OK);
     assert_int_equal(semel_server_listen(server, place.address), SEMEL_OK);
     assert_int_equal(semel_server_start(server), SEMEL_OK);
     client = open_client(place.address, NULL);

@@ -173,6 +173,27 @@ static void they_do_not_count_themselves(void **state)
     rig_end(rig);
 }
 
+/* Nor is the call that carries the server's calls: it lasts as long as the client is there. */
+static void carriers_are_not_counted(void **state)
+{
+    struct semel_server_options options = { .workers = 1 }; /* one call after the other */
+    struct rig *rig = rig_make(&options);
+    char *text;
+
+    (void)state;
+    rig_export(rig, "echo", echo, NULL, NULL);
+    rig_go(rig);
+    expect_gone(rig->client, "semel.reverse", SEMEL_FAILURE, SEMEL_FAILED);
+    expect_echo(rig->client, "x");
+    text = ask_when_all_returned(rig, 1);
+    expect_no_words(text, "semel.reverse");
+    assert_int_equal(number_of(text, "{\"name\":\"echo\"", "values"), 1);
+    assert_int_equal(number_of(text, "\"all\":{", "values"), 1);
+    assert_int_equal(number_of(text, "\"all\":{", "failures"), 0);
+    free(text);
+    rig_end(rig);
+}
+
 /* The body limit holds for them, too. */
 static void too_large(void **state)
 {
@@ -193,6 +214,7 @@ int main(void)
         TEST("workers say what they do", workers_and_what_they_do),
         TEST("the server says what it is, and all of its counters", the_server_itself),
         TEST("reserved calls do not count themselves", they_do_not_count_themselves),
+        TEST("nor are carriers of the server's calls counted", carriers_are_not_counted),
         TEST("an answer keeps to the body limit", too_large),
     };
 

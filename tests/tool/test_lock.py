@@ -11,6 +11,7 @@ from toolkit import ToolCase, alive, main, semel
 FENCE = 'echo $SEMEL_LOCK_FENCE'
 LEASE_S = 1.5  # long enough for a slow machine, short enough to wait for
 LOCKS = '--locks=1500ms'
+DRAIN = '--drain=1s'  # clients that were killed are waited for
 
 
 class LockCase(ToolCase):
@@ -41,7 +42,7 @@ class LockCase(ToolCase):
 class Lock(LockCase):
     def setUp(self):
         super().setUp()
-        self.address = self.serve('--locks', '--workers', '2').address
+        self.address = self.serve('--locks', '--workers', '2', DRAIN).address
 
     def test_exit_codes_are_the_commands(self):
         self.check(self.lock('--', 'true'), 0, b'')
@@ -133,7 +134,7 @@ class Lock(LockCase):
 class Leases(LockCase):
     def setUp(self):
         super().setUp()
-        self.server = self.serve(LOCKS)
+        self.server = self.serve(LOCKS, DRAIN)
         self.address = self.server.address
 
     def call(self, method, body):

@@ -203,7 +203,7 @@ class Screen(Loaded):
         self.assertEqual(terminal.modes_now(), terminal.modes)
 
     def test_a_terminal_that_goes_away(self):
-        server = self.serve()
+        server = self.serve('--drain=1s')  # the client, which was killed, is waited for
         terminal = self.top(server)
         os.kill(terminal.popen.pid, signal.SIGHUP)
         end = time.monotonic() + 60

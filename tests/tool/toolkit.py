@@ -215,4 +215,4 @@ class ToolCase(unittest.TestCase):
 
 
 def main():
-    unittest.main(verbosity=1)
+    unittest.main(verbosity=2)  # says why a test is skipped
