@@ -121,6 +121,68 @@ static void test_passed_then_dead(void **state)
     close_desk(&desk);
 }
 
+/* Sent at once, or as soon as the router has told that it has taken what was sent before. */
+static void send_in_time(struct desk *desk, struct box *box, uint32_t number)
+{
+    uint64_t end = kit_now_ms() + 20000;
+
+    while (post(box->sender, box->number, number, SEMEL_PASSED_BYTES, 0) != SEMEL_OK) {
+        assert_true(kit_now_ms() < end);
+        assert_int_equal(semel_router_route_until(desk->router, never, NULL, 5), SEMEL_DEADLINE);
+    }
+}
+
+static void open_running(struct desk *desk, struct box *box,
+                         const struct semel_pipe_options *options)
+{
+    open_desk(desk);
+    open_box(box, desk, 3, options);
+    box->wanted = 1;
+    assert_int_equal(semel_sender_start(box->sender), SEMEL_OK);
+    assert_int_equal(post(box->sender, 3, 0, 64, -1), SEMEL_OK);
+    assert_int_equal(semel_router_route_until(desk->router, has_all, box, 20000), SEMEL_OK);
+}
+
+/* Memory that was named by messages which were dropped is the sender's again, though nothing was
+ * delivered from it. */
+static void test_dropped_slots(void **state)
+{
+    struct semel_pipe_options options = { .flood = SEMEL_FLOOD_COALESCE };
+    struct semel_router_counters counters;
+    struct box box;
+    struct desk desk;
+
+    (void)state;
+    open_running(&desk, &box, &options);
+    for (uint32_t round = 0; round < 5; round++) {
+        for (uint32_t i = 1; i <= 8; i++)
+            send_in_time(&desk, &box, 9 * round + i);
+        assert_int_equal(post(box.sender, 3, 9 * round + 9, 64, -1), SEMEL_OK);
+        assert_int_equal(semel_sender_flush(box.sender, 20000), SEMEL_OK);
+        box.wanted = box.got + 1;
+        assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    }
+    semel_router_counters(desk.router, &counters);
+    assert_int_equal(counters.dropped, 0);
+    assert_false(box.wrong);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+static void test_closed_pipe(void **state)
+{
+    struct box box;
+    struct desk desk;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
+    for (uint32_t i = 1; i <= 30; i++)
+        send_in_time(&desk, &box, i);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +190,8 @@ int main(int argc, char **argv)
         TEST("filled in their place", test_reserved),
         TEST("never passed, and dropped", test_never_passed),
         TEST("passed by a sender that is gone", test_passed_then_dead),
+        TEST("passed, and dropped for what came later", test_dropped_slots),
+        TEST("passed to a pipe that is closed", test_closed_pipe),
     };
 
     router_kit_sender(argc, argv);
