@@ -239,6 +239,9 @@ static struct sml_arrival *next_call(struct sml_client_reverse *reverse)
             method->running++;
         reverse->unfinished++;
         sml_reverse_begin(&reverse->calls, &arrival->work);
+        /* Those that came with it may have seen this thread idle. */
+        if (!sml_list_empty(list))
+            (void)sml_handlers_attend(reverse);
         return arrival;
     }
     return NULL;
