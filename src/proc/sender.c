@@ -248,19 +248,36 @@ static enum semel_status why_over(struct semel_sender *sender)
 
 /* --- passing memory ------------------------------------------------------------------------ */
 
-/* The side socket lies beside the other one: ".../p". */
+/* The side socket lies beside the other one: ".../p". Lock held. */
 static enum semel_status open_side(struct lane *lane)
 {
     char path[SEMEL_TICKET_BYTES];
-    enum semel_status status = SEMEL_OK;
+    enum semel_status status;
+
+    if (lane->side >= 0)
+        return SEMEL_OK;
+    (void)snprintf(path, sizeof path, "%s", lane->address + sizeof "unix:" - 1);
+    path[strlen(path) - 1] = 'p';
+    status = sml_passing_connect(path, &lane->side);
+    if (status != SEMEL_OK)
+        lane->side = -1;
+    return status;
+}
+
+/* Returns OK; WOULD_BLOCK: not now, which is so, too, if the router has dropped the side: whether
+ * it is gone is known from the other socket. */
+static enum semel_status pass(struct lane *lane, const uint8_t *words, int fd)
+{
+    enum semel_status status;
 
     sml_mutex_lock(&lanes_lock);
-    if (lane->side < 0) {
-        (void)snprintf(path, sizeof path, "%s", lane->address + sizeof "unix:" - 1);
-        path[strlen(path) - 1] = 'p';
-        status = sml_passing_connect(path, &lane->side);
-        if (status != SEMEL_OK)
-            lane->side = -1;
+    status = open_side(lane);
+    if (status == SEMEL_OK)
+        status = sml_passing_send(lane->side, words, SML_PASSED_WORDS, fd);
+    if (status == SEMEL_PEER_DIED && lane->side >= 0) {
+        sml_passing_close(lane->side);
+        lane->side = -1;
+        status = SEMEL_WOULD_BLOCK;
     }
     sml_mutex_unlock(&lanes_lock);
     return status;
@@ -311,9 +328,7 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
     memcpy(words, sender->body, SML_PIPE_BODY_BYTES);
     memcpy(words + SML_PIPE_BODY_BYTES, &number, 8);
     memcpy(words + SML_PIPE_BODY_BYTES + 8, &bytes, 8);
-    status = open_side(sender->lane);
-    if (status == SEMEL_OK)
-        status = sml_passing_send(sender->lane->side, words, sizeof words, fd);
+    status = pass(sender->lane, words, fd);
     sml_sealed_close(fd);
     if (status != SEMEL_OK) {
         sml_sealed_unmap(data, (size_t)bytes);
@@ -326,9 +341,9 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
     return SEMEL_OK;
 }
 
-/* A slot for `size` bytes. */
+/* A slot for `size` bytes. LIMIT: one is free, but it cannot be passed now. */
 static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint64_t until,
-                                  struct slot **out)
+                                  bool persists, struct slot **out)
 {
     enum semel_status status = SEMEL_WOULD_BLOCK;
 
@@ -339,6 +354,8 @@ static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint
         *out = find_free(sender, size);
         if (*out)
             status = (*out)->size >= size ? SEMEL_OK : make_slot(sender, *out, size);
+        if (*out && status == SEMEL_WOULD_BLOCK && !persists)
+            return SEMEL_LIMIT;
         if (status != SEMEL_WOULD_BLOCK || sml_clock_now() >= until)
             return status;
         if (sml_stream_wait_news(sender->stream, seen, sml_clock_now() + RETRY_NS) == SEMEL_END)
@@ -378,7 +395,7 @@ enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size,
     if (timeout_ms != 0 && sml_thread_in_loop())
         return SEMEL_WOULD_DEADLOCK;
     sender->reserved = NULL;
-    status = get_slot(sender, size, sml_stream_until(timeout_ms), &slot);
+    status = get_slot(sender, size, sml_stream_until(timeout_ms), true, &slot);
     if (status != SEMEL_OK)
         return status == SEMEL_END ? why_over(sender) : status;
     sender->reserved = slot;
@@ -410,7 +427,7 @@ static enum semel_status send_passed(struct semel_sender *sender, struct semel_b
     struct slot *slot;
 
     if (timeout_ms == 0 || !sml_thread_in_loop())
-        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), &slot);
+        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), false, &slot);
     if (status != SEMEL_OK)
         return status;
     memcpy(slot->data, message.data, message.size);
@@ -422,6 +439,7 @@ enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_by
 {
     static const uint8_t plain = SML_MESSAGE_PLAIN;
     enum semel_status status = check_open(sender);
+    bool passes;
 
     if (status != SEMEL_OK)
         return status;
@@ -429,9 +447,10 @@ enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_by
         return SEMEL_INVALID;
     if (message.size > SEMEL_BODY_BYTES_MAX)
         return SEMEL_TOO_LARGE;
-    if (message.size >= SEMEL_PASSED_BYTES && !sender->never_passes)
+    passes = message.size >= SEMEL_PASSED_BYTES && !sender->never_passes;
+    if (passes)
         status = send_passed(sender, message, timeout_ms);
-    else
+    if (!passes || status == SEMEL_LIMIT) /* there is no memory to share now: through the socket */
         status = sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
     return status == SEMEL_END ? why_over(sender) : status;
 }
