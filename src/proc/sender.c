@@ -5,6 +5,7 @@
  * long as one of them is. It never reconnects: a router that is gone stays gone. */
 #include <semel/router.h>
 #include <semel/stream.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,20 @@
 #include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
 
+/* The connections of this process. One that was forked has its own: at that moment a thread that it
+ * does not have may have held the lock. */
+struct lanes {
+    struct sml_origin origin;
+    struct sml_mutex lock;
+    struct sml_list list;
+    struct lanes *before; /* the parent's; nobody looks at it */
+};
+
 /* A connection of this process to a router. */
 struct lane {
+    struct lanes *home;
     struct sml_list all;
-    uint32_t refs;
+    _Atomic uint32_t refs; /* home->lock; of the parent's, in a child, none */
     struct semel_client *client;
     struct sml_origin origin;
     int side; /* passes memory; -1: not needed yet */
@@ -56,25 +67,49 @@ struct semel_sender {
     char address[SEMEL_TICKET_BYTES];
 };
 
-static struct sml_mutex lanes_lock = SML_MUTEX_INIT;
-static struct sml_list lanes = { &lanes, &lanes };
+static _Atomic(struct lanes *) all_lanes;
 
 /* --- lanes --------------------------------------------------------------------------------- */
 
-/* A lane that was made before a fork is the parent's. Lock held. */
-static struct lane *find_lane(const char *address)
+/* NULL: no memory. They are never freed: another thread may be about to use them. */
+static struct lanes *lanes_here(void)
 {
-    for (struct sml_list *node = lanes.next; node != &lanes; node = node->next) {
+    struct lanes *seen = atomic_load(&all_lanes), *fresh;
+
+    while (seen == NULL || !sml_origin_is_mine(&seen->origin)) {
+        fresh = calloc(1, sizeof *fresh);
+        if (fresh == NULL)
+            return NULL;
+        sml_origin_init(&fresh->origin);
+        sml_mutex_init(&fresh->lock);
+        sml_list_init(&fresh->list);
+        fresh->before = seen;
+        if (atomic_compare_exchange_strong(&all_lanes, &seen, fresh))
+            return fresh;
+        sml_mutex_fini(&fresh->lock);
+        sml_origin_fini(&fresh->origin);
+        free(fresh);
+    }
+    return seen;
+}
+
+/* Lock held. */
+static struct lane *find_lane(const struct lanes *lanes, const char *address)
+{
+    const struct sml_list *list = &lanes->list;
+
+    for (struct sml_list *node = list->next; node != list; node = node->next) {
         struct lane *lane = SML_CONTAINER(node, struct lane, all);
 
-        if (strcmp(lane->address, address) == 0 && sml_origin_is_mine(&lane->origin) &&
+        if (strcmp(lane->address, address) == 0 &&
             semel_client_state(lane->client) != SEMEL_CLIENT_FAILED)
             return lane;
     }
     return NULL;
 }
 
-static enum semel_status make_lane(const char *address, struct lane **out)
+/* Lock held. */
+static enum semel_status make_lane(struct lanes *lanes, const char *address, struct lane **out)
 {
     struct semel_client_options options = SEMEL_CLIENT_OPTIONS_INIT;
     struct lane *lane = calloc(1, sizeof *lane);
@@ -92,35 +127,41 @@ static enum semel_status make_lane(const char *address, struct lane **out)
         return status;
     }
     sml_origin_init(&lane->origin);
+    lane->home = lanes;
     lane->side = -1;
-    sml_list_push_back(&lanes, &lane->all);
+    sml_list_push_back(&lanes->list, &lane->all);
     *out = lane;
     return SEMEL_OK;
 }
 
 static enum semel_status take_lane(const char *address, struct lane **out)
 {
+    struct lanes *lanes = lanes_here();
     enum semel_status status = SEMEL_OK;
 
-    sml_mutex_lock(&lanes_lock);
-    *out = find_lane(address);
+    if (lanes == NULL)
+        return SEMEL_NO_MEMORY;
+    sml_mutex_lock(&lanes->lock);
+    *out = find_lane(lanes, address);
     if (*out == NULL)
-        status = make_lane(address, out);
+        status = make_lane(lanes, address, out);
     if (status == SEMEL_OK)
-        (*out)->refs++;
-    sml_mutex_unlock(&lanes_lock);
+        atomic_fetch_add(&(*out)->refs, 1);
+    sml_mutex_unlock(&lanes->lock);
     return status;
 }
 
 static void leave_lane(struct lane *lane)
 {
-    bool last;
+    bool mine = sml_origin_is_mine(&lane->origin), last;
 
-    sml_mutex_lock(&lanes_lock);
-    last = --lane->refs == 0;
-    if (last)
+    if (mine)
+        sml_mutex_lock(&lane->home->lock);
+    last = atomic_fetch_sub(&lane->refs, 1) == 1;
+    if (last && mine)
         sml_list_remove(&lane->all);
-    sml_mutex_unlock(&lanes_lock);
+    if (mine)
+        sml_mutex_unlock(&lane->home->lock);
     if (!last)
         return;
     (void)semel_client_destroy(lane->client);
@@ -270,7 +311,7 @@ static enum semel_status pass(struct lane *lane, const uint8_t *words, int fd)
 {
     enum semel_status status;
 
-    sml_mutex_lock(&lanes_lock);
+    sml_mutex_lock(&lane->home->lock);
     status = open_side(lane);
     if (status == SEMEL_OK)
         status = sml_passing_send(lane->side, words, SML_PASSED_WORDS, fd);
@@ -279,7 +320,7 @@ static enum semel_status pass(struct lane *lane, const uint8_t *words, int fd)
         lane->side = -1;
         status = SEMEL_WOULD_BLOCK;
     }
-    sml_mutex_unlock(&lanes_lock);
+    sml_mutex_unlock(&lane->home->lock);
     return status;
 }
 
