@@ -11,10 +11,10 @@
  * the loop is busy waits in the socket and at the sender; how much, and what happens beyond that,
  * is the pipe's choice (enum semel_flood).
  *
- * A message of SEMEL_PASSED_BYTES or more is not sent through the socket: it is put into memory
- * that both processes share, sealed in its size; the receiver is called with that memory. A sender
- * that is not to be trusted could change it meanwhile: whoever must not be deceived copies it
- * first.
+ * A message of SEMEL_PASSED_BYTES or more is not sent through the socket, unless memory cannot be
+ * shared just then: it is put into memory that both processes share, sealed in its size; the
+ * receiver is called with that memory. A sender that is not to be trusted could change it
+ * meanwhile: whoever must not be deceived copies it first.
  *
  * A sender whose process dies takes nothing of the other senders with it. What it had sent whole is
  * delivered. */

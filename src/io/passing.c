@@ -2,7 +2,6 @@
 #include "io/passing.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -19,7 +18,7 @@ static enum semel_status open_at(const char *path, int *out_fd, struct sockaddr_
     if (bytes >= sizeof out_where->sun_path)
         return SEMEL_BAD_ADDRESS;
     memcpy(out_where->sun_path, path, bytes);
-    *out_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    *out_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     return *out_fd >= 0 ? SEMEL_OK : sml_error_status(errno);
 }
 
@@ -30,8 +29,7 @@ enum semel_status sml_passing_listen(const char *path, int *out_fd)
 
     if (status != SEMEL_OK)
         return status;
-    if (bind(*out_fd, (struct sockaddr *)&where, sizeof where) == 0 && listen(*out_fd, 128) == 0 &&
-        fcntl(*out_fd, F_SETFL, O_NONBLOCK) == 0)
+    if (bind(*out_fd, (struct sockaddr *)&where, sizeof where) == 0 && listen(*out_fd, 128) == 0)
         return SEMEL_OK;
     status = sml_error_status(errno);
     (void)close(*out_fd);
@@ -57,8 +55,14 @@ enum semel_status sml_passing_connect(const char *path, int *out_fd)
         return status;
     if (connect(*out_fd, (struct sockaddr *)&where, sizeof where) == 0)
         return SEMEL_OK;
+    status = errno == EAGAIN ? SEMEL_WOULD_BLOCK : SEMEL_PEER_DIED;
     (void)close(*out_fd);
-    return SEMEL_PEER_DIED;
+    return status;
+}
+
+void sml_passing_shut(int fd)
+{
+    (void)shutdown(fd, SHUT_RD);
 }
 
 void sml_passing_close(int fd)

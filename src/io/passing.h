@@ -12,11 +12,14 @@
 
 #define SML_PASSING_WORDS 64 /* at most, of bytes beside a descriptor */
 
-/* Each gives a descriptor, close-on-exec; accept -1: nobody waits. */
+/* Each gives a descriptor, close-on-exec; accept -1: nobody waits. Nothing here blocks; connect
+ * WOULD_BLOCK: too many wait to be accepted. */
 enum semel_status sml_passing_listen(const char *path, int *out_fd);
 int sml_passing_accept(int fd);
 enum semel_status sml_passing_connect(const char *path, int *out_fd);
 void sml_passing_close(int fd);
+/* Whoever passes something from now on is refused; what was passed before can be received. */
+void sml_passing_shut(int fd);
 
 /* Returns OK; WOULD_BLOCK: as many are under way as there may be; PEER_DIED. `passed` stays the
  * caller's. */

@@ -154,13 +154,34 @@ static bool try_once(struct semel_job *job)
     return true;
 }
 
+static bool is_cancelled(struct semel_job *job)
+{
+    bool cancelled;
+
+    sml_mutex_lock(&job->pool->lock);
+    cancelled = job->cancelled;
+    sml_mutex_unlock(&job->pool->lock);
+    return cancelled;
+}
+
+/* For another worker; whoever asks holds a reference. False: it is in line, and not this thread's
+ * any more. A cancellation that came just before found it nowhere. */
+static bool ask_again(struct semel_job *job)
+{
+    if (sml_seat_ask(job->pool, &job->seat, job->deadline, true))
+        return true;
+    if (is_cancelled(job) && sml_seat_forget(job->pool, &job->seat))
+        end_refused(job, SEMEL_CANCELLED);
+    return false;
+}
+
 /* It has a seat, or was refused one. */
 static void go_on(struct semel_job *job)
 {
     /* Its end may come, and its last reference go, while this thread is still at it. */
     atomic_fetch_add_explicit(&job->refs, 1, memory_order_relaxed);
     while (job->seat.worker && !try_once(job))
-        if (!sml_seat_ask(job->pool, &job->seat, job->deadline, true))
+        if (!ask_again(job))
             break;
     semel_job_unref(job);
 }
@@ -181,13 +202,17 @@ static void go_elsewhere(struct semel_job *job, enum sml_fate fate)
 {
     struct semel_pool *pool = job->pool;
 
-    sml_mutex_lock(&pool->lock);
-    pool->counters.calls_moved += fate == SML_FATE_AGAIN;
-    pool->counters.calls_rerun += fate == SML_FATE_RERUN;
-    sml_mutex_unlock(&pool->lock);
+    if (is_cancelled(job)) { /* nobody wants it elsewhere */
+        sml_seat_leave(pool, &job->seat, false, SEMEL_UNKNOWN);
+        end_refused(job, SEMEL_CANCELLED);
+        return;
+    }
+    sml_seat_count_again(pool, fate);
     sml_seat_leave(pool, &job->seat, false, SEMEL_UNKNOWN);
-    if (sml_seat_ask(pool, &job->seat, job->deadline, true))
+    atomic_fetch_add_explicit(&job->refs, 1, memory_order_relaxed);
+    if (ask_again(job))
         on_granted(&job->seat);
+    semel_job_unref(job);
 }
 
 /* Keep the result until the inquest. Without memory for its words there are none. */

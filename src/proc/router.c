@@ -86,15 +86,30 @@ static struct sml_part *first_part(const struct sml_inflow *in)
     return sml_list_empty(&in->parts) ? NULL : SML_CONTAINER(in->parts.next, struct sml_part, node);
 }
 
+static bool names_slot(const struct sml_part *part)
+{
+    return part->kind == SML_PART_ITEM && part->size == SML_MESSAGE_PASSED_BYTES &&
+           part->bytes[0] == SML_MESSAGE_PASSED;
+}
+
+/* A part that nobody is called for. If it names a slot its sender may wait for that alone, which is
+ * not worth a credit otherwise. */
+static void drop_part(struct sml_inflow *in, struct sml_part *part)
+{
+    in->credit_due |= names_slot(part);
+    sml_part_release(&sml_mem_libc, part);
+}
+
 /* The oldest message that is not being put together goes. */
 static void drop_oldest(struct semel_receiver *receiver)
 {
+    struct sml_inflow *in = &receiver->inlet->in->stream->in;
     struct sml_part *part;
     bool last = false;
 
-    while (!last && (part = sml_inflow_take(&receiver->inlet->in->stream->in)) != NULL) {
+    while (!last && (part = sml_inflow_take(in)) != NULL) {
         last = part->kind == SML_PART_ITEM;
-        sml_part_release(&sml_mem_libc, part);
+        drop_part(in, part);
     }
     receiver->whole--;
     receiver->router->counters.flooded++;
@@ -134,16 +149,17 @@ static void drop_surplus(struct semel_receiver *receiver)
 /* Nobody is called for these any more. */
 static void discard(struct sml_inlet *inlet)
 {
+    struct sml_inflow *in = &inlet->in->stream->in;
     struct semel_router *router = inlet->conn->router;
     struct sml_part *part;
 
-    while ((part = sml_inflow_take(&inlet->in->stream->in)) != NULL) {
+    while ((part = sml_inflow_take(in)) != NULL) {
         if (part->kind == SML_PART_ITEM && inlet->dropped++ == 0)
             sml_router_log(router, SEMEL_LOG_WARNING,
                            "a message for pipe %" PRIu64 " has no receiver any more: dropped",
                            inlet->id);
         router->counters.dropped += part->kind == SML_PART_ITEM;
-        sml_part_release(&sml_mem_libc, part);
+        drop_part(in, part);
     }
     sml_inlet_took(inlet);
 }
@@ -178,12 +194,6 @@ static void lose(struct semel_receiver *receiver, const char *why)
                    "a message for pipe %" PRIu64 " %s: dropped", receiver->id, why);
 }
 
-static bool names_slot(const struct sml_part *part)
-{
-    return part->kind == SML_PART_ITEM && part->size == SML_MESSAGE_PASSED_BYTES &&
-           part->bytes[0] == SML_MESSAGE_PASSED;
-}
-
 /* The message that was delivered from a slot, or could not be: the sender may use the slot again.
  * */
 static void return_slot(struct semel_receiver *receiver)
@@ -193,7 +203,7 @@ static void return_slot(struct semel_receiver *receiver)
     receiver->lent = NULL;
     if (inlet == NULL)
         return; /* nobody is left to use it */
-    sml_release(&sml_mem_libc, sml_inflow_take(&inlet->in->stream->in));
+    sml_part_release(&sml_mem_libc, sml_inflow_take(&inlet->in->stream->in));
     inlet->in->stream->in.credit_due = true;
     sml_inlet_took(inlet);
     receiver->router->slot_returned = true;

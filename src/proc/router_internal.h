@@ -111,6 +111,7 @@ struct semel_router {
     struct sml_listener listener;
     int sides_fd; /* where processes connect to pass memory; -1: not open */
     struct sml_list sides;
+    uint32_t side_count;
     char directory[96];
     struct sml_random random;
     struct sml_host host;

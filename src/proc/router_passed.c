@@ -34,8 +34,9 @@ enum semel_status sml_router_open_sides(struct semel_router *router)
     return status;
 }
 
-static void close_side(struct sml_side *side)
+static void close_side(struct semel_router *router, struct sml_side *side)
 {
+    router->side_count--;
     sml_list_remove(&side->link);
     sml_passing_close(side->fd);
     free(side);
@@ -46,29 +47,13 @@ void sml_router_close_sides(struct semel_router *router)
     char path[sizeof router->directory + 4];
 
     while (!sml_list_empty(&router->sides))
-        close_side(SML_CONTAINER(router->sides.next, struct sml_side, link));
+        close_side(router, SML_CONTAINER(router->sides.next, struct sml_side, link));
     if (router->sides_fd < 0)
         return;
     sml_passing_close(router->sides_fd);
     router->sides_fd = -1;
     side_path(router, path, sizeof path);
     (void)remove(path);
-}
-
-static void accept_sides(struct semel_router *router)
-{
-    int fd;
-
-    while (router->sides_fd >= 0 && (fd = sml_passing_accept(router->sides_fd)) >= 0) {
-        struct sml_side *side = malloc(sizeof *side);
-
-        if (side == NULL) {
-            sml_passing_close(fd);
-            return;
-        }
-        side->fd = fd;
-        sml_list_push_back(&router->sides, &side->link);
-    }
 }
 
 /* --- what was passed ----------------------------------------------------------------------- */
@@ -119,22 +104,59 @@ static void keep(struct semel_router *router, const uint8_t *words, int fd)
     receiver->slot_count++;
 }
 
-void sml_router_look_aside(struct semel_router *router)
+/* Take over what the side has passed. Returns whether it has ended. */
+static bool take_passed(struct semel_router *router, const struct sml_side *side)
 {
-    struct sml_list *node, *next;
     uint8_t words[SML_PASSED_WORDS];
     bool ended;
     int fd;
+
+    while (sml_passing_receive(side->fd, words, sizeof words, &fd, &ended))
+        keep(router, words, fd);
+    return ended;
+}
+
+/* The oldest goes, that there is room for another. Nothing is lost: what it passed is taken over,
+ * and if it has more to pass it comes again. */
+static void make_room(struct semel_router *router)
+{
+    struct sml_side *side = SML_CONTAINER(router->sides.next, struct sml_side, link);
+
+    sml_passing_shut(side->fd);
+    (void)take_passed(router, side);
+    close_side(router, side);
+}
+
+static void accept_sides(struct semel_router *router)
+{
+    int fd;
+
+    while (router->sides_fd >= 0 && (fd = sml_passing_accept(router->sides_fd)) >= 0) {
+        struct sml_side *side = malloc(sizeof *side);
+
+        if (side == NULL) {
+            sml_passing_close(fd);
+            return;
+        }
+        if (router->side_count == router->options.connections)
+            make_room(router);
+        side->fd = fd;
+        sml_list_push_back(&router->sides, &side->link);
+        router->side_count++;
+    }
+}
+
+void sml_router_look_aside(struct semel_router *router)
+{
+    struct sml_list *node, *next;
 
     accept_sides(router);
     for (node = router->sides.next; node != &router->sides; node = next) {
         struct sml_side *side = SML_CONTAINER(node, struct sml_side, link);
 
         next = node->next;
-        while (sml_passing_receive(side->fd, words, sizeof words, &fd, &ended))
-            keep(router, words, fd);
-        if (ended)
-            close_side(side);
+        if (take_passed(router, side))
+            close_side(router, side);
     }
 }
 

@@ -81,8 +81,8 @@ bool sml_seat_ask(struct semel_pool *pool, struct sml_seat *seat, uint64_t deadl
     struct sml_worker *worker = NULL;
     bool wake = false;
 
-    seat->worker = NULL;
     sml_mutex_lock(&pool->lock);
+    seat->worker = NULL; /* whoever wants to kill it may be looking */
     seat->status = sml_pool_check_locked(pool);
     if (seat->status == SEMEL_OK)
         worker = pool->waiting == 0 ? choose(pool) : NULL;

@@ -5,6 +5,7 @@
  * long as one of them is. It never reconnects: a router that is gone stays gone. */
 #include <semel/router.h>
 #include <semel/stream.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,20 @@
 #include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
 
+/* The connections of this process. One that was forked has its own: at that moment a thread that it
+ * does not have may have held the lock. */
+struct lanes {
+    struct sml_origin origin;
+    struct sml_mutex lock;
+    struct sml_list list;
+    struct lanes *before; /* the parent's; nobody looks at it */
+};
+
 /* A connection of this process to a router. */
 struct lane {
+    struct lanes *home;
     struct sml_list all;
-    uint32_t refs;
+    _Atomic uint32_t refs; /* home->lock; of the parent's, in a child, none */
     struct semel_client *client;
     struct sml_origin origin;
     int side; /* passes memory; -1: not needed yet */
@@ -56,25 +67,49 @@ struct semel_sender {
     char address[SEMEL_TICKET_BYTES];
 };
 
-static struct sml_mutex lanes_lock = SML_MUTEX_INIT;
-static struct sml_list lanes = { &lanes, &lanes };
+static _Atomic(struct lanes *) all_lanes;
 
 /* --- lanes --------------------------------------------------------------------------------- */
 
-/* A lane that was made before a fork is the parent's. Lock held. */
-static struct lane *find_lane(const char *address)
+/* NULL: no memory. They are never freed: another thread may be about to use them. */
+static struct lanes *lanes_here(void)
 {
-    for (struct sml_list *node = lanes.next; node != &lanes; node = node->next) {
+    struct lanes *seen = atomic_load(&all_lanes), *fresh;
+
+    while (seen == NULL || !sml_origin_is_mine(&seen->origin)) {
+        fresh = calloc(1, sizeof *fresh);
+        if (fresh == NULL)
+            return NULL;
+        sml_origin_init(&fresh->origin);
+        sml_mutex_init(&fresh->lock);
+        sml_list_init(&fresh->list);
+        fresh->before = seen;
+        if (atomic_compare_exchange_strong(&all_lanes, &seen, fresh))
+            return fresh;
+        sml_mutex_fini(&fresh->lock);
+        sml_origin_fini(&fresh->origin);
+        free(fresh);
+    }
+    return seen;
+}
+
+/* Lock held. */
+static struct lane *find_lane(const struct lanes *lanes, const char *address)
+{
+    const struct sml_list *list = &lanes->list;
+
+    for (struct sml_list *node = list->next; node != list; node = node->next) {
         struct lane *lane = SML_CONTAINER(node, struct lane, all);
 
-        if (strcmp(lane->address, address) == 0 && sml_origin_is_mine(&lane->origin) &&
+        if (strcmp(lane->address, address) == 0 &&
             semel_client_state(lane->client) != SEMEL_CLIENT_FAILED)
             return lane;
     }
     return NULL;
 }
 
-static enum semel_status make_lane(const char *address, struct lane **out)
+/* Lock held. */
+static enum semel_status make_lane(struct lanes *lanes, const char *address, struct lane **out)
 {
     struct semel_client_options options = SEMEL_CLIENT_OPTIONS_INIT;
     struct lane *lane = calloc(1, sizeof *lane);
@@ -92,35 +127,41 @@ static enum semel_status make_lane(const char *address, struct lane **out)
         return status;
     }
     sml_origin_init(&lane->origin);
+    lane->home = lanes;
     lane->side = -1;
-    sml_list_push_back(&lanes, &lane->all);
+    sml_list_push_back(&lanes->list, &lane->all);
     *out = lane;
     return SEMEL_OK;
 }
 
 static enum semel_status take_lane(const char *address, struct lane **out)
 {
+    struct lanes *lanes = lanes_here();
     enum semel_status status = SEMEL_OK;
 
-    sml_mutex_lock(&lanes_lock);
-    *out = find_lane(address);
+    if (lanes == NULL)
+        return SEMEL_NO_MEMORY;
+    sml_mutex_lock(&lanes->lock);
+    *out = find_lane(lanes, address);
     if (*out == NULL)
-        status = make_lane(address, out);
+        status = make_lane(lanes, address, out);
     if (status == SEMEL_OK)
-        (*out)->refs++;
-    sml_mutex_unlock(&lanes_lock);
+        atomic_fetch_add(&(*out)->refs, 1);
+    sml_mutex_unlock(&lanes->lock);
     return status;
 }
 
 static void leave_lane(struct lane *lane)
 {
-    bool last;
+    bool mine = sml_origin_is_mine(&lane->origin), last;
 
-    sml_mutex_lock(&lanes_lock);
-    last = --lane->refs == 0;
-    if (last)
+    if (mine)
+        sml_mutex_lock(&lane->home->lock);
+    last = atomic_fetch_sub(&lane->refs, 1) == 1;
+    if (last && mine)
         sml_list_remove(&lane->all);
-    sml_mutex_unlock(&lanes_lock);
+    if (mine)
+        sml_mutex_unlock(&lane->home->lock);
     if (!last)
         return;
     (void)semel_client_destroy(lane->client);
@@ -248,21 +289,38 @@ static enum semel_status why_over(struct semel_sender *sender)
 
 /* --- passing memory ------------------------------------------------------------------------ */
 
-/* The side socket lies beside the other one: ".../p". */
+/* The side socket lies beside the other one: ".../p". Lock held. */
 static enum semel_status open_side(struct lane *lane)
 {
     char path[SEMEL_TICKET_BYTES];
-    enum semel_status status = SEMEL_OK;
+    enum semel_status status;
 
-    sml_mutex_lock(&lanes_lock);
-    if (lane->side < 0) {
-        (void)snprintf(path, sizeof path, "%s", lane->address + sizeof "unix:" - 1);
-        path[strlen(path) - 1] = 'p';
-        status = sml_passing_connect(path, &lane->side);
-        if (status != SEMEL_OK)
-            lane->side = -1;
+    if (lane->side >= 0)
+        return SEMEL_OK;
+    (void)snprintf(path, sizeof path, "%s", lane->address + sizeof "unix:" - 1);
+    path[strlen(path) - 1] = 'p';
+    status = sml_passing_connect(path, &lane->side);
+    if (status != SEMEL_OK)
+        lane->side = -1;
+    return status;
+}
+
+/* Returns OK; WOULD_BLOCK: not now, which is so, too, if the router has dropped the side: whether
+ * it is gone is known from the other socket. */
+static enum semel_status pass(struct lane *lane, const uint8_t *words, int fd)
+{
+    enum semel_status status;
+
+    sml_mutex_lock(&lane->home->lock);
+    status = open_side(lane);
+    if (status == SEMEL_OK)
+        status = sml_passing_send(lane->side, words, SML_PASSED_WORDS, fd);
+    if (status == SEMEL_PEER_DIED && lane->side >= 0) {
+        sml_passing_close(lane->side);
+        lane->side = -1;
+        status = SEMEL_WOULD_BLOCK;
     }
-    sml_mutex_unlock(&lanes_lock);
+    sml_mutex_unlock(&lane->home->lock);
     return status;
 }
 
@@ -311,9 +369,7 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
     memcpy(words, sender->body, SML_PIPE_BODY_BYTES);
     memcpy(words + SML_PIPE_BODY_BYTES, &number, 8);
     memcpy(words + SML_PIPE_BODY_BYTES + 8, &bytes, 8);
-    status = open_side(sender->lane);
-    if (status == SEMEL_OK)
-        status = sml_passing_send(sender->lane->side, words, sizeof words, fd);
+    status = pass(sender->lane, words, fd);
     sml_sealed_close(fd);
     if (status != SEMEL_OK) {
         sml_sealed_unmap(data, (size_t)bytes);
@@ -326,9 +382,9 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
     return SEMEL_OK;
 }
 
-/* A slot for `size` bytes. */
+/* A slot for `size` bytes. LIMIT: one is free, but it cannot be passed now. */
 static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint64_t until,
-                                  struct slot **out)
+                                  bool persists, struct slot **out)
 {
     enum semel_status status = SEMEL_WOULD_BLOCK;
 
@@ -339,6 +395,8 @@ static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint
         *out = find_free(sender, size);
         if (*out)
             status = (*out)->size >= size ? SEMEL_OK : make_slot(sender, *out, size);
+        if (*out && status == SEMEL_WOULD_BLOCK && !persists)
+            return SEMEL_LIMIT;
         if (status != SEMEL_WOULD_BLOCK || sml_clock_now() >= until)
             return status;
         if (sml_stream_wait_news(sender->stream, seen, sml_clock_now() + RETRY_NS) == SEMEL_END)
@@ -378,7 +436,7 @@ enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size,
     if (timeout_ms != 0 && sml_thread_in_loop())
         return SEMEL_WOULD_DEADLOCK;
     sender->reserved = NULL;
-    status = get_slot(sender, size, sml_stream_until(timeout_ms), &slot);
+    status = get_slot(sender, size, sml_stream_until(timeout_ms), true, &slot);
     if (status != SEMEL_OK)
         return status == SEMEL_END ? why_over(sender) : status;
     sender->reserved = slot;
@@ -410,7 +468,7 @@ static enum semel_status send_passed(struct semel_sender *sender, struct semel_b
     struct slot *slot;
 
     if (timeout_ms == 0 || !sml_thread_in_loop())
-        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), &slot);
+        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), false, &slot);
     if (status != SEMEL_OK)
         return status;
     memcpy(slot->data, message.data, message.size);
@@ -422,6 +480,7 @@ enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_by
 {
     static const uint8_t plain = SML_MESSAGE_PLAIN;
     enum semel_status status = check_open(sender);
+    bool passes;
 
     if (status != SEMEL_OK)
         return status;
@@ -429,9 +488,10 @@ enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_by
         return SEMEL_INVALID;
     if (message.size > SEMEL_BODY_BYTES_MAX)
         return SEMEL_TOO_LARGE;
-    if (message.size >= SEMEL_PASSED_BYTES && !sender->never_passes)
+    passes = message.size >= SEMEL_PASSED_BYTES && !sender->never_passes;
+    if (passes)
         status = send_passed(sender, message, timeout_ms);
-    else
+    if (!passes || status == SEMEL_LIMIT) /* there is no memory to share now: through the socket */
         status = sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
     return status == SEMEL_END ? why_over(sender) : status;
 }

@@ -188,11 +188,21 @@ static void be_seated(struct pool_run *it)
 
 /* --- after a worker --------------------------------------------------------------------------- */
 
+/* What is known of the worker's end. One that took nothing need not have ended yet. */
+static void say_end(const struct pool_run *it, char *out, size_t room)
+{
+    struct sml_worker *worker = it->seat.worker;
+    bool buried = atomic_load_explicit(&worker->buried, memory_order_acquire) != 0;
+
+    (void)snprintf(out, room, "process %d %s", it->pid,
+                   buried ? worker->epitaph : "ended without having received it");
+}
+
 static void go_elsewhere(struct pool_run *it, enum sml_fate fate)
 {
-    char why[SEMEL_EPITAPH_BYTES + 32];
+    char why[SEMEL_EPITAPH_BYTES + 64];
 
-    (void)snprintf(why, sizeof why, "process %d %s", it->pid, it->seat.worker->epitaph);
+    say_end(it, why, sizeof why);
     semel_result_clear(&it->result);
     sml_seat_leave(it->pool, &it->seat, false, SEMEL_UNKNOWN);
     if (it->cancelled || it->killed) {

@@ -91,7 +91,8 @@ void sml_arrival_cancel(struct sml_arrival *arrival)
         tell_cancelled(arrival->reverse, &arrival->request);
 }
 
-/* Lock held: the answer goes into the queue, and the request is over. */
+/* Lock held: the answer goes into the queue, and the request is over. It still counts until this
+ * thread has no more to do with `reverse`: whoever waits for the last one frees that. */
 static void answer_locked(struct sml_arrival *arrival, struct sml_reverse_answer *answer)
 {
     struct sml_client_reverse *reverse = arrival->reverse;
@@ -99,10 +100,17 @@ static void answer_locked(struct sml_arrival *arrival, struct sml_reverse_answer
     sml_reverse_answer(&reverse->calls, &arrival->work, answer);
     arrival->request.in = NULL;
     arrival->request.finished = true;
-    reverse->unfinished--;
     if (arrival->method)
         arrival->method->running--;
-    sml_cond_broadcast(&reverse->changed); /* a call of the method may begin; nobody is left */
+    sml_cond_broadcast(&reverse->changed); /* a call of the method may begin */
+}
+
+static void leave(struct sml_client_reverse *reverse)
+{
+    sml_mutex_lock(&reverse->lock);
+    if (--reverse->unfinished == 0)
+        sml_cond_broadcast(&reverse->changed);
+    sml_mutex_unlock(&reverse->lock);
 }
 
 static enum semel_status finish(struct semel_request *request, const struct sml_verdict *verdict)
@@ -133,6 +141,7 @@ static enum semel_status finish(struct semel_request *request, const struct sml_
     answer_locked(arrival, answer);
     sml_mutex_unlock(&reverse->lock);
     sml_reverse_drive(reverse);
+    leave(reverse);
     if (taken && atomic_fetch_sub(&request->parties, 1) == 1)
         sml_arrival_free(arrival);
     return SEMEL_OK;
@@ -230,6 +239,9 @@ static struct sml_arrival *next_call(struct sml_client_reverse *reverse)
             method->running++;
         reverse->unfinished++;
         sml_reverse_begin(&reverse->calls, &arrival->work);
+        /* Those that came with it may have seen this thread idle. */
+        if (!sml_list_empty(list))
+            (void)sml_handlers_attend(reverse);
         return arrival;
     }
     return NULL;

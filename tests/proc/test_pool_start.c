@@ -105,6 +105,29 @@ static void test_cancel(void **state)
     assert_int_equal(semel_pool_destroy(first.pool), SEMEL_OK);
 }
 
+/* Its worker dies before it has read the call; there is no other, and nobody waits for one. */
+static void test_cancel_then_death(void **state)
+{
+    struct semel_pool_options options = { .workers = 1,
+                                          .restart_min_ms = 600000,
+                                          .restart_max_ms = 600000 };
+    struct semel_call_options call = { .deadline_ms = 10000 };
+    struct ends ends = { .pool = pool_kit_make(&options) };
+    struct semel_worker_info info;
+    struct semel_job *job;
+
+    (void)state;
+    pool_kit_await_ready(ends.pool);
+    assert_int_equal(semel_pool_list(ends.pool, &info, 1), 1);
+    pool_kit_halt(info.pid);
+    job = start(&ends, "echo", "x", &call);
+    semel_job_cancel(job);
+    assert_int_equal(kill(info.pid, SIGKILL), 0);
+    check_one(&ends, job, SEMEL_CANCELLED);
+    assert_int_equal(atomic_load(&ends.not_executed), 1);
+    assert_int_equal(semel_pool_destroy(ends.pool), SEMEL_OK);
+}
+
 static void test_refused(void **state)
 {
     struct semel_pool_options options = { .workers = 1, .waiting_calls = 1 };
@@ -205,6 +228,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_cancel_then_death),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_death),
         { "R17 worker death: started calls end once each", test_kills, NULL, NULL, NULL },

@@ -2,6 +2,8 @@
 /* Large messages: in shared memory, or through the socket. */
 #include "router_kit.h"
 
+#include <errno.h>
+
 static void test_sizes(void **state)
 {
     static const size_t sizes[] = { 8, 65535, 65536, 65537, 1000000, 16777216 };
@@ -120,6 +122,140 @@ static void test_passed_then_dead(void **state)
     close_desk(&desk);
 }
 
+/* Sent at once, or as soon as the router has told that it has taken what was sent before. */
+static void send_in_time(struct desk *desk, struct box *box, uint32_t number)
+{
+    uint64_t end = kit_now_ms() + 20000;
+
+    while (post(box->sender, box->number, number, SEMEL_PASSED_BYTES, 0) != SEMEL_OK) {
+        assert_true(kit_now_ms() < end);
+        assert_int_equal(semel_router_route_until(desk->router, never, NULL, 5), SEMEL_DEADLINE);
+    }
+}
+
+static void open_running(struct desk *desk, struct box *box,
+                         const struct semel_pipe_options *options)
+{
+    open_desk(desk);
+    open_box(box, desk, 3, options);
+    box->wanted = 1;
+    assert_int_equal(semel_sender_start(box->sender), SEMEL_OK);
+    assert_int_equal(post(box->sender, 3, 0, 64, -1), SEMEL_OK);
+    assert_int_equal(semel_router_route_until(desk->router, has_all, box, 20000), SEMEL_OK);
+}
+
+/* Memory that was named by messages which were dropped is the sender's again, though nothing was
+ * delivered from it. */
+static void test_dropped_slots(void **state)
+{
+    struct semel_pipe_options options = { .flood = SEMEL_FLOOD_COALESCE };
+    struct semel_router_counters counters;
+    struct box box;
+    struct desk desk;
+
+    (void)state;
+    open_running(&desk, &box, &options);
+    for (uint32_t round = 0; round < 5; round++) {
+        for (uint32_t i = 1; i <= 8; i++)
+            send_in_time(&desk, &box, 9 * round + i);
+        assert_int_equal(post(box.sender, 3, 9 * round + 9, 64, -1), SEMEL_OK);
+        assert_int_equal(semel_sender_flush(box.sender, 20000), SEMEL_OK);
+        box.wanted = box.got + 1;
+        assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    }
+    semel_router_counters(desk.router, &counters);
+    assert_int_equal(counters.dropped, 0);
+    assert_false(box.wrong);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+static void test_closed_pipe(void **state)
+{
+    struct box box;
+    struct desk desk;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
+    for (uint32_t i = 1; i <= 30; i++)
+        send_in_time(&desk, &box, i);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+/* A connection to where memory is passed, that never passes any; -1: too many wait already. */
+static int intrude(const struct box *box)
+{
+    struct sockaddr_un where = { .sun_family = AF_UNIX };
+    char ticket[SEMEL_TICKET_BYTES];
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(semel_receiver_ticket(box->receiver, ticket, sizeof ticket), SEMEL_OK);
+    snprintf(where.sun_path, sizeof where.sun_path, "%s", strstr(ticket, "unix:") + 5);
+    where.sun_path[strlen(where.sun_path) - 1] = 'p';
+    if (connect(fd, (struct sockaddr *)&where, sizeof where) == 0)
+        return fd;
+    assert_int_equal(errno, EAGAIN);
+    close(fd);
+    return -1;
+}
+
+/* Nobody can be accepted there any more: who has large messages neither waits nor fails. */
+static void test_crowded(void **state)
+{
+    int count = 0, fds[1024];
+    struct box box;
+    struct desk desk;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    while (count < 1024 && (fds[count] = intrude(&box)) >= 0)
+        count++;
+    assert_true(count > 0 && count < 1024);
+    for (uint32_t i = 1; i <= 20; i++)
+        send_in_time(&desk, &box, i);
+    box.wanted = 21;
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_false(box.wrong);
+    while (count > 0)
+        close(fds[--count]);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+/* Those who connect and pass nothing cost the router no more descriptors than it may have
+ * connections, and nobody else a message. */
+static void test_intruders(void **state)
+{
+    struct semel_router_options options = { .connections = 4 };
+    struct box box = { .number = 3, .wanted = 40 };
+    struct desk desk;
+    int fds[40], before;
+
+    (void)state;
+    open_desk_with(&desk, options);
+    open_box(&box, &desk, 3, NULL);
+    box.wanted = 40;
+    assert_int_equal(semel_sender_start(box.sender), SEMEL_OK);
+    before = kit_count_fds();
+    for (uint32_t i = 0; i < 40; i++) {
+        fds[i] = intrude(&box);
+        assert_true(fds[i] >= 0);
+        assert_int_equal(post(box.sender, 3, i, SEMEL_PASSED_BYTES << (i / 8), 10000), SEMEL_OK);
+        box.wanted = i + 1;
+        assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    }
+    assert_false(box.wrong);
+    assert_int_equal(box.skipped, 0);
+    assert_true(kit_count_fds() - before <= 40 + 4 + 4);
+    for (uint32_t i = 0; i < 40; i++)
+        close(fds[i]);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +263,10 @@ int main(int argc, char **argv)
         TEST("filled in their place", test_reserved),
         TEST("never passed, and dropped", test_never_passed),
         TEST("passed by a sender that is gone", test_passed_then_dead),
+        TEST("passed, and dropped for what came later", test_dropped_slots),
+        TEST("passed to a pipe that is closed", test_closed_pipe),
+        TEST("no room where it is passed", test_crowded),
+        TEST("those who pass nothing", test_intruders),
     };
 
     router_kit_sender(argc, argv);

@@ -2,6 +2,8 @@
 /* Senders and their states. */
 #include "router_kit.h"
 
+#include <stdatomic.h>
+
 /* --- R3 -------------------------------------------------------------------------------------- */
 
 static void test_states(void **state)
@@ -51,10 +53,90 @@ static void test_states(void **state)
     close_desk(&desk);
 }
 
+/* --- forks ----------------------------------------------------------------------------------- */
+
+/* A sanitizer has locks of its own, and none lets a child of many threads begin others. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+struct churn {
+    char ticket[SEMEL_TICKET_BYTES];
+    atomic_bool stop;
+};
+
+static void start_one(const char *ticket)
+{
+    struct semel_sender *sender;
+
+    assert_int_equal(semel_sender_create(&sender, ticket), SEMEL_OK);
+    assert_int_equal(semel_sender_start(sender), SEMEL_OK);
+    semel_sender_destroy(sender);
+}
+
+static void *start_many(void *arg)
+{
+    struct churn *churn = arg;
+
+    do
+        start_one(churn->ticket);
+    while (!atomic_load(&churn->stop));
+    return NULL;
+}
+
+/* A child has senders of its own, whatever another thread of its parent was at when it came to be;
+ * and gives back what it has of its parent's. */
+static void test_forks(void **state)
+{
+    struct churn churn = { .stop = false };
+    struct desk desk;
+    struct box box;
+    pthread_t thread;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 0, NULL);
+    assert_int_equal(semel_receiver_ticket(box.receiver, churn.ticket, sizeof churn.ticket),
+                     SEMEL_OK);
+    assert_int_equal(pthread_create(&thread, NULL, start_many, &churn), 0);
+    for (int i = 0; i < 50 && !SANITIZED; i++) {
+        struct semel_sender *sender = NULL;
+        pid_t pid;
+
+        if (i % 5 == 0) {
+            assert_int_equal(semel_sender_create(&sender, churn.ticket), SEMEL_OK);
+            assert_int_equal(semel_sender_start(sender), SEMEL_OK);
+        }
+        pid = fork();
+        if (pid == 0) {
+            alarm(20);
+            start_one(churn.ticket);
+            semel_sender_destroy(sender);
+            _exit(0);
+        }
+        assert_true(pid > 0);
+        assert_int_equal(exit_of(pid), 0);
+        semel_sender_destroy(sender);
+        assert_int_equal(semel_router_route_until(desk.router, never, NULL, 1), SEMEL_DEADLINE);
+    }
+    atomic_store(&churn.stop, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST("R3 state errors", test_states),
+        TEST("forked while senders start", test_forks),
     };
 
     router_kit_sender(argc, argv);

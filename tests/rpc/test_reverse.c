@@ -306,6 +306,46 @@ static void test_method_limit(void **state)
     close_hub(&hub);
 }
 
+/* Waits until as many others run as it was told. */
+static void on_meet(struct semel_request *request, void *user)
+{
+    atomic_int *here = user;
+    uint64_t end = kit_now_ms() + 20000;
+
+    atomic_fetch_add(here, 1);
+    while (atomic_load(here) < 4 && kit_now_ms() < end)
+        kit_sleep_ms(1);
+    if (atomic_load(here) < 4)
+        (void)semel_request_fail(request, 1, "alone");
+    else
+        (void)semel_request_reply(request, NULL, 0);
+}
+
+/* Calls that arrive together run together, though one thread was idle and is enough for one. */
+static void test_together(void **state)
+{
+    struct semel_client_options options = { .handlers = 4 };
+    struct semel_call_options call = { .deadline_ms = 60000 };
+    struct semel_client *client;
+    struct tally tally = { 0 };
+    atomic_int here = 0;
+    struct hub hub;
+
+    (void)state;
+    open_hub(&hub, NULL);
+    client = open_client(hub.address, &options);
+    say_hello(client);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(semel_backchannel_start(hub.channel, "meet", semel_bytes(NULL, 0), &call,
+                                                 count_end, &tally, NULL),
+                         SEMEL_OK);
+    assert_int_equal(semel_client_export(client, "meet", on_meet, &here, NULL), SEMEL_OK);
+    await_all(&tally, 4);
+    assert_int_equal(atomic_load(&tally.values), 4);
+    close_client(client);
+    close_hub(&hub);
+}
+
 /* --- time and cancelling --------------------------------------------------------------------- */
 
 static void test_deadline(void **state)
@@ -379,6 +419,7 @@ int main(void)
         TEST("large bodies", test_large),
         TEST("limits of both ends", test_limits),
         TEST("a method's own limit", test_method_limit),
+        TEST("calls that come together", test_together),
         TEST("deadlines", test_deadline),
         TEST("cancelling", test_cancel),
     };

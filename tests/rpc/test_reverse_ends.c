@@ -2,6 +2,7 @@
 /* Calls from a server to its clients: cuts, ends of either side, and sides that break the rules. */
 #include "reverse_kit.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -96,6 +97,57 @@ static void test_client_leaves(void **state)
     assert_int_equal(atomic_load(&tally.not_executed), 6); /* never handed over */
     assert_int_equal(atomic_load(&tally.unknown), 4);
     assert_int_equal(atomic_load(&node.begun), 1);
+    close_hub(&hub);
+}
+
+static void *finish_kept(void *arg)
+{
+    struct sched_param none = { 0 };
+    struct node *node = arg;
+    struct semel_request *request;
+
+    pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
+    while ((request = atomic_load(&node->kept)) == NULL)
+        kit_sleep_ms(1);
+    while (!semel_request_cancelled(request))
+        kit_sleep_ms(1);
+    (void)semel_request_reply(request, NULL, 0);
+    return NULL;
+}
+
+/* A request that a handler took is finished by another thread while the client is destroyed, which
+ * waits for just that; and who waits is the first to run then. */
+static void test_taken_at_the_end(void **state)
+{
+    struct semel_client *client;
+    cpu_set_t before, one;
+    struct node node;
+    struct hub hub;
+
+    (void)state;
+    open_hub(&hub, NULL);
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    CPU_ZERO(&one);
+    for (int cpu = 0; CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    for (int i = 0; i < 20; i++) {
+        struct tally tally = { 0 };
+        pthread_t thread;
+
+        client = join_hub(hub.address, NULL, &node);
+        assert_int_equal(semel_backchannel_start(hub.channel, "keep", semel_bytes(NULL, 0), NULL,
+                                                 count_end, &tally, NULL),
+                         SEMEL_OK);
+        assert_int_equal(pthread_create(&thread, NULL, finish_kept, &node), 0);
+        while (atomic_load(&node.kept) == NULL)
+            kit_sleep_ms(1);
+        close_client(client);
+        pthread_join(thread, NULL);
+        await_all(&tally, 1);
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
     close_hub(&hub);
 }
 
@@ -448,6 +500,7 @@ int main(void)
         TEST("cuts lose and repeat nothing", test_cuts),
         TEST("a server that comes back", test_server_restart),
         TEST("a client that leaves", test_client_leaves),
+        TEST("a request taken, at the end", test_taken_at_the_end),
         TEST("a client that dies", test_client_dies),
         TEST("a drain", test_drain),
         TEST("where one may call", test_nested),
