@@ -48,7 +48,7 @@
 #define STACK_BYTES 65536
 #define SIGNALS 64
 #define SIGNAL_SET_BYTES 8
-#define ASIDE 64 /* descriptors wait here until 0 and SML_SPAWN_FD are free */
+#define ASIDE (SML_SPAWN_FD + 1) /* from here on: until 0 and SML_SPAWN_FD are free */
 #define OWN_PROGRAM "/proc/self/exe"
 
 extern char **environ;

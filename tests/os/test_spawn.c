@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,6 +82,24 @@ static void test_reaped_by_others(void **state)
     how = await(&child);
     assert_int_equal(how.kind, SML_EXIT_UNTOLD);
     check_said(&how, "ended; its exit status is unavailable: it was reaped elsewhere");
+}
+
+/* It needs few descriptors, whatever their numbers. */
+static void test_few_descriptors(void **state)
+{
+    struct rlimit before, now;
+    struct sml_child child;
+    struct sml_exit how;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    now = before;
+    now.rlim_cur = 20;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+    child = shell("exit 3");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    how = await(&child);
+    check_said(&how, "exited with code 3");
 }
 
 static void test_no_program(void **state)
@@ -173,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exits),
         cmocka_unit_test(test_reaped_by_others),
+        cmocka_unit_test(test_few_descriptors),
         cmocka_unit_test(test_no_program),
         cmocka_unit_test(test_begins),
         cmocka_unit_test(test_ends_with_its_thread),
