@@ -347,9 +347,9 @@ enum semel_status semel_client_destroy(struct semel_client *client)
     client->exit = true;
     while (client->inside > 0)
         sml_cond_wait(&client->changed, &client->lock);
-    client->wake_wanted = true;
     sml_client_unlock(client);
     sml_client_outbox_stop(client);
+    sml_wake_signal(&client->wake); /* only now: the outbox's thread was inside, too */
     sml_thread_join(&client->io_thread);
     sml_client_free_exports(client);
     sml_link_fini(&client->link);
