@@ -115,7 +115,8 @@ SEMEL_API enum semel_status semel_future_kill(struct semel_future *future);
 SEMEL_API int semel_future_pid(const struct semel_future *future);
 
 /* The result of a task that COMPLETED (a value) or FAILED. With status PARTS_LOST the task came to
- * its end, but some of what it had reported is lost.
+ * its end, but some of what it had reported is lost, or was larger than the pool's or the client's
+ * body_bytes.
  * Returns: lent while there is a reference to the future; NULL: it is not done, or CANCELLED.
  * Thread: loop thread. Since: 0.4 */
 SEMEL_API const struct semel_result *semel_future_result(const struct semel_future *future);

@@ -7,7 +7,9 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -77,6 +79,21 @@ void sml_origin_fini(struct sml_origin *origin)
 bool sml_origin_same_pid(const struct sml_origin *origin)
 {
     return origin->pid == (int32_t)getpid();
+}
+
+bool sml_process_has_argument(const char *beginning)
+{
+    FILE *file = fopen("/proc/self/cmdline", "re");
+    char *argument = NULL;
+    size_t room = 0;
+    bool found = false;
+
+    while (file && !found && getdelim(&argument, &room, '\0', file) > 0)
+        found = strncmp(argument, beginning, strlen(beginning)) == 0;
+    free(argument);
+    if (file)
+        (void)fclose(file);
+    return found;
 }
 
 uint32_t sml_process_uid(void)

@@ -31,6 +31,9 @@ void sml_origin_fini(struct sml_origin *origin);
 /* The process's effective user id: what others see of it at the other end of a unix socket. */
 uint32_t sml_process_uid(void);
 
+/* Was the program started with an argument that begins so? */
+bool sml_process_has_argument(const char *beginning);
+
 bool sml_origin_same_pid(const struct sml_origin *origin);
 
 /* False in a process forked after sml_origin_init. Any thread, signal-safe. */

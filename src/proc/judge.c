@@ -100,6 +100,8 @@ enum sml_fate sml_judge(struct sml_seat *seat, struct semel_result *result, bool
     if (belongs_elsewhere(result)) {
         if (is_connected(worker))
             spoil(worker, result);
+        else
+            sml_seat_shun(seat);
         return SML_FATE_AGAIN;
     }
     if (result->outcome == SEMEL_UNKNOWN && is_of_the_link(result) && !is_connected(worker)) {

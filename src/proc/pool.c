@@ -189,6 +189,12 @@ enum semel_status semel_pool_create(struct semel_pool **out_pool,
     pool = new_pool(&filled);
     if (!pool)
         return SEMEL_NO_MEMORY;
+    if (!filled.program && sml_worker_is_unasked()) {
+        sml_pool_log(pool, SEMEL_LOG_ERROR,
+                     "this is a worker process, whose main does not call semel_worker_main first");
+        free_pool(pool);
+        return SEMEL_INVALID;
+    }
     sml_mutex_init(&pool->lock);
     sml_cond_init(&pool->changed);
     status = open_pool(pool);

@@ -35,14 +35,6 @@ static bool sit(struct semel_pool *pool, struct waiter *waiter, uint64_t deadlin
     return waiter->seat.worker != NULL;
 }
 
-static void count_again(struct semel_pool *pool, enum sml_fate fate)
-{
-    sml_mutex_lock(&pool->lock);
-    pool->counters.calls_moved += fate == SML_FATE_AGAIN;
-    pool->counters.calls_rerun += fate == SML_FATE_RERUN;
-    sml_mutex_unlock(&pool->lock);
-}
-
 /* One call in one worker. True: it has ended. */
 static bool try_once(struct semel_pool *pool, struct waiter *waiter, const char *method,
                      struct semel_bytes body, const struct semel_call_options *options,
@@ -59,7 +51,7 @@ static bool try_once(struct semel_pool *pool, struct waiter *waiter, const char 
     outcome = result->outcome;
     if (fate != SML_FATE_FINAL) {
         semel_result_clear(result);
-        count_again(pool, fate);
+        sml_seat_count_again(pool, fate);
     }
     sml_seat_leave(pool, &waiter->seat, fate == SML_FATE_FINAL, outcome);
     return fate == SML_FATE_FINAL;

@@ -160,6 +160,12 @@ void sml_worker_retire_locked(struct sml_worker *worker);
 /* Its connection is over although nobody ended it. Lock held. */
 void sml_worker_spoil_locked(struct sml_worker *worker, const char *why);
 
+/* --- worker_main.c --------------------------------------------------------------------------- */
+
+/* Was this process started as a worker, and has main not called semel_worker_main? Then whatever it
+ * does instead, it must not start workers of the same program. */
+bool sml_worker_is_unasked(void);
+
 /* --- keeper.c -------------------------------------------------------------------------------- */
 
 void sml_keeper_main(void *pool);

@@ -227,6 +227,16 @@ void sml_seat_doubt(const struct sml_seat *seat, struct semel_result *result)
         result->outcome = SEMEL_UNKNOWN;
 }
 
+void sml_seat_shun(struct sml_seat *seat)
+{
+    struct sml_worker *worker = seat->worker;
+
+    sml_mutex_lock(&worker->pool->lock);
+    if (worker->state == SEMEL_WORKER_READY)
+        worker->state = SEMEL_WORKER_DYING;
+    sml_mutex_unlock(&worker->pool->lock);
+}
+
 struct semel_client *sml_seat_client(const struct sml_seat *seat)
 {
     return seat->worker->client;

@@ -58,6 +58,9 @@ void sml_seat_end(struct semel_pool *pool, struct sml_seat *seat, enum semel_out
 /* "Not executed" is no longer certain if a worker has died with the call. */
 void sml_seat_doubt(const struct sml_seat *seat, struct semel_result *result);
 
+/* The worker's connection is over, and the pool will hear of it: nobody is seated there now. */
+void sml_seat_shun(struct sml_seat *seat);
+
 struct semel_client *sml_seat_client(const struct sml_seat *seat);
 /* Directly before the call: what is sent from now on may be the call. */
 void sml_seat_mark(struct sml_seat *seat);

@@ -2,7 +2,8 @@
 /* task_backend.h - where an executor's tasks run: one interface, two implementations (a client; a
  * pool's workers).
  *
- * All functions are for the executor's thread, and none blocks. A run `stirs` on any thread,
+ * All functions are for the executor's thread, and none blocks; `close` waits for a stir that is
+ * under way, at most. A run `stirs` on any thread,
  * under no lock, when there may be something new for `next`; it need not stir again before `next`
  * has said WOULD_BLOCK. */
 #ifndef SML_PROC_TASK_BACKEND_H
@@ -26,7 +27,8 @@ struct sml_run_spec {
 
 struct sml_run_ops {
     /* OK: out_item, borrowed until the next call; WOULD_BLOCK; NO_MEMORY: try again; END: it is
-     * over, and all items were handed out; PARTS_LOST: the same, but some are missing. */
+     * over, and all items were handed out; PARTS_LOST: the same, but some are missing, or were too
+     * large. */
     enum semel_status (*next)(struct sml_run *run, struct semel_item *out_item);
     /* After END or PARTS_LOST, once: moved out. */
     void (*result)(struct sml_run *run, struct semel_result *out_result);

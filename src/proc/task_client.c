@@ -13,6 +13,7 @@ struct client_backend {
 struct client_run {
     struct sml_run run; /* first */
     struct semel_stream *stream;
+    bool lost; /* an item was too large */
     void (*stir)(void *user);
     void *user;
 };
@@ -32,7 +33,12 @@ static void on_ready(struct semel_stream *stream, void *user)
 
 static enum semel_status client_next(struct sml_run *run, struct semel_item *out_item)
 {
-    return semel_stream_next(stream_of(run), 0, out_item);
+    struct client_run *it = (struct client_run *)run;
+    enum semel_status status;
+
+    while ((status = semel_stream_next(it->stream, 0, out_item)) == SEMEL_TOO_LARGE)
+        it->lost = true; /* the others come */
+    return status == SEMEL_END && it->lost ? SEMEL_PARTS_LOST : status;
 }
 
 static void client_result(struct sml_run *run, struct semel_result *out_result)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "os/futex.h"
 #include "proc/pool_internal.h"
 #include "proc/task_backend.h"
@@ -155,6 +156,8 @@ static bool begin(struct pool_run *it)
         return true;
     }
     it->seat.served = it->seat.abandoned = false;
+    if (is_of_the_worker(status))
+        sml_seat_shun(&it->seat);
     sml_seat_leave(it->pool, &it->seat, false, SEMEL_UNKNOWN);
     if (is_of_the_worker(status))
         return false;
@@ -162,28 +165,25 @@ static bool begin(struct pool_run *it)
     return true;
 }
 
-/* Until it is at a worker, in line for one, or over. */
-static void sit(struct pool_run *it)
+/* True: it is decided whether there is a seat. */
+static bool ask(struct pool_run *it)
+{
+    expect_news(it);
+    it->stage = IN_LINE;
+    return sml_seat_ask(it->pool, &it->seat, it->deadline, true);
+}
+
+/* That is decided: until it is at a worker, in line for another one, or over. */
+static void be_seated(struct pool_run *it)
 {
     do {
-        expect_news(it);
-        it->stage = IN_LINE;
-        if (!sml_seat_ask(it->pool, &it->seat, it->deadline, true))
-            return;
         if (it->seat.worker == NULL) {
             refuse(it, it->seat.status, NULL);
             return;
         }
-    } while (!begin(it));
-}
-
-/* Its place in line has come to an end. */
-static void be_seated(struct pool_run *it)
-{
-    if (it->seat.worker == NULL)
-        refuse(it, it->seat.status, NULL);
-    else if (!begin(it))
-        sit(it);
+        if (begin(it))
+            return;
+    } while (ask(it));
 }
 
 /* --- after a worker --------------------------------------------------------------------------- */
@@ -211,7 +211,9 @@ static void go_elsewhere(struct pool_run *it, enum sml_fate fate)
     }
     sml_seat_count_again(it->pool, fate);
     it->restart_due = it->restart_due || it->told;
-    sit(it);
+    it->lost = false;
+    if (ask(it))
+        be_seated(it);
 }
 
 static void settle(struct pool_run *it)
@@ -243,9 +245,10 @@ static void free_stream(struct pool_run *it)
 
 static void end_stream(struct pool_run *it, enum semel_status how)
 {
-    it->lost = how == SEMEL_PARTS_LOST;
-    if (semel_stream_result(it->stream, 0, &it->result) != SEMEL_OK)
-        it->result = (struct semel_result){ .outcome = SEMEL_UNKNOWN, .status = SEMEL_STOPPED };
+    enum semel_status status = semel_stream_result(it->stream, 0, &it->result);
+
+    SML_ASSERT(status == SEMEL_OK); /* it has ended, and nobody else took it */
+    it->lost = it->lost || how == SEMEL_PARTS_LOST;
     free_stream(it);
     settle(it);
 }
@@ -275,9 +278,12 @@ static enum semel_status pool_next(struct sml_run *run, struct semel_item *out_i
                 return SEMEL_OK;
             status = semel_stream_next(it->stream, 0, out_item);
             it->told = it->told || status == SEMEL_OK;
-            if (status != SEMEL_END && status != SEMEL_PARTS_LOST)
+            if (status == SEMEL_END || status == SEMEL_PARTS_LOST)
+                end_stream(it, status);
+            else if (status == SEMEL_TOO_LARGE)
+                it->lost = true; /* the others come */
+            else
                 return status;
-            end_stream(it, status);
         } else if (!take_news(it)) {
             return SEMEL_WOULD_BLOCK;
         } else if (it->stage == IN_LINE) {
@@ -318,8 +324,8 @@ static enum semel_status pool_kill(struct sml_run *run)
         return SEMEL_WOULD_BLOCK;
     if (it->stage == OVER)
         return SEMEL_ALREADY;
+    it->killed = true; /* it does not run again, also if its worker is dead already */
     status = semel_pool_kill(it->pool, it->seat.worker->id, true);
-    it->killed = it->killed || status == SEMEL_OK || it->stage == DOUBTFUL;
     return status == SEMEL_OK ? SEMEL_OK : SEMEL_ALREADY;
 }
 
@@ -345,6 +351,11 @@ static enum semel_outcome leave_line(struct pool_run *it)
     return outcome;
 }
 
+static bool has_happened(const struct semel_result *result)
+{
+    return result->outcome == SEMEL_VALUE || result->outcome == SEMEL_FAILURE;
+}
+
 static enum semel_outcome pool_close(struct sml_run *run)
 {
     struct pool_run *it = (struct pool_run *)run;
@@ -353,10 +364,14 @@ static enum semel_outcome pool_close(struct sml_run *run)
     if (it->stage == IN_LINE) {
         outcome = leave_line(it);
     } else if (it->stage == AT_WORKER) {
+        bool over = semel_stream_result(it->stream, 0, &it->result) == SEMEL_OK;
+
+        if (over && has_happened(&it->result))
+            outcome = it->result.outcome;
         free_stream(it);
-        it->seat.served = false;
-        it->seat.abandoned = true; /* its body may run on */
-        sml_seat_leave(it->pool, &it->seat, true, SEMEL_UNKNOWN);
+        it->seat.served = over && has_happened(&it->result);
+        it->seat.abandoned = !over; /* its body may run on */
+        sml_seat_leave(it->pool, &it->seat, true, outcome);
     } else if (it->stage == DOUBTFUL) {
         if (!sml_seat_forget_inquest(it->pool, &it->seat))
             wait_left(it);
@@ -409,7 +424,6 @@ static struct pool_run *new_run(struct semel_pool *pool, const struct sml_run_sp
     it->body = semel_bytes(at, spec->body.size);
     (void)put(at, spec->body.data, spec->body.size);
     sml_seat_init(&it->seat, on_told);
-    expect_news(it);
     return it;
 }
 
@@ -429,9 +443,10 @@ static enum semel_status pool_start(struct sml_backend *backend, const struct sm
     if (it == NULL)
         return SEMEL_NO_MEMORY;
     it->taps = &own->taps;
-    *out_run = &it->run;
-    if (!sml_seat_ask(pool, &it->seat, it->deadline, true))
+    if (!ask(it)) {
+        *out_run = &it->run;
         return SEMEL_OK;
+    }
     if (it->seat.worker == NULL && !it->seat.open) {
         status = it->seat.status;
         free(it);
@@ -440,6 +455,7 @@ static enum semel_status pool_start(struct sml_backend *backend, const struct sm
     be_seated(it);
     if (it->stage == OVER)
         it->stir(it->user); /* nobody else does */
+    *out_run = &it->run;
     return SEMEL_OK;
 }
 

@@ -3,7 +3,7 @@
  *
  * The descriptor is a copy, because the client closes its own whenever it wants, on its own thread;
  * the number could be another file's by the time that the loop stops watching it. A tap without a
- * task ends at the first event: then the worker has died, or somebody else calls it. */
+ * task ends at the first event: whatever that is, it is not for a task here. */
 #include "proc/task_tap.h"
 
 #include <stdlib.h>
@@ -111,9 +111,9 @@ static void on_readable(struct semel_watch *watch, unsigned events, void *user)
 
 void sml_tap_watch(struct sml_tap *tap)
 {
-    if (tap->watch == NULL && semel_loop_watch(tap->taps->turn.loop, tap->fd, SEMEL_WATCH_READ,
-                                               on_readable, tap, &tap->watch) != SEMEL_OK)
-        tap->watch = NULL;
+    if (tap->watch == NULL) /* which it still is without memory: then the I/O thread reads */
+        (void)!semel_loop_watch(tap->taps->turn.loop, tap->fd, SEMEL_WATCH_READ, on_readable, tap,
+                                &tap->watch);
 }
 
 void sml_tap_leave(struct sml_tap *tap)

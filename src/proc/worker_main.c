@@ -7,10 +7,12 @@
 #include <semel/limits.h>
 #include <semel/pool.h>
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "os/process.h"
 #include "os/spawn.h"
 #include "proc/pool_internal.h"
 #include "rpc/server_seam.h"
@@ -88,6 +90,14 @@ static int serve(struct semel_server *server, const struct plan *plan, int watch
     return DONE;
 }
 
+static atomic_bool was_asked;
+
+bool sml_worker_is_unasked(void)
+{
+    return !atomic_load_explicit(&was_asked, memory_order_acquire) &&
+           sml_process_has_argument(SML_WORKER_ARGUMENT);
+}
+
 int semel_worker_main(int argc, char **argv, semel_worker_setup_fn setup, void *user)
 {
     const char *argument = find_argument(argc, argv);
@@ -95,6 +105,7 @@ int semel_worker_main(int argc, char **argv, semel_worker_setup_fn setup, void *
     struct plan plan;
     int watched, code;
 
+    atomic_store_explicit(&was_asked, true, memory_order_release);
     if (!argument)
         return -1;
     if (!read_plan(argument, &plan) || !sml_fd_keep(plan.fd))

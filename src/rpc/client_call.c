@@ -238,15 +238,11 @@ static struct semel_call *make_call(const struct sml_call *described, bool lent)
 static enum semel_status submit_started(struct semel_client *client, struct semel_call *call,
                                         uint64_t span, struct semel_call **out_call)
 {
-    enum semel_status status;
+    enum semel_status status = submit(client, &call->record, span);
 
-    if (call->record.looped)
-        sml_client_lend_to_loop(client);
-    status = submit(client, &call->record, span);
     if (status != SEMEL_OK)
         return status;
-    client->conn.looped += call->record.looped;
-    call->record.lent = call->record.looped && sml_client_is_lent_to_loop(client);
+    call->record.looped = call->record.anywhere && sml_client_lend_to_loop(client);
     if (out_call)
         *out_call = call;
     return SEMEL_OK;
@@ -287,7 +283,7 @@ static enum semel_status start_elsewhere(struct semel_client *client, struct sem
 enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
                                           struct semel_bytes body,
                                           const struct semel_call_options *options,
-                                          struct sml_stream *stream, bool looped,
+                                          struct sml_stream *stream, bool anywhere,
                                           semel_done_fn done, void *user,
                                           struct semel_call **out_call)
 {
@@ -310,7 +306,7 @@ enum semel_status sml_client_start_stream(struct semel_client *client, const cha
         return SEMEL_NO_MEMORY;
     call->client = client;
     call->record.call.stream = stream;
-    call->record.looped = looped;
+    call->record.anywhere = anywhere;
     call->done = done;
     call->user = user;
     /* The handle's reference exists before the completion can drop the other one. */

@@ -146,8 +146,8 @@ void sml_client_deliver(struct semel_client *client, struct sml_batch *batch, en
             finish_blocking(client, batch, (struct sml_blocking *)record);
             continue;
         }
-        make_result(batch, (struct semel_call *)record, where != SML_ELSEWHERE || record->looped);
-        if (where == SML_ELSEWHERE && !record->looped)
+        make_result(batch, (struct semel_call *)record, where != SML_ELSEWHERE || record->anywhere);
+        if (where == SML_ELSEWHERE && !record->anywhere)
             sml_list_push_back(&elsewhere, &record->call.link);
         else
             run_callback((struct semel_call *)record);

@@ -57,7 +57,7 @@ struct sml_client_conn {
     uint32_t streak;        /* lone calls one after the other */
     bool much_read;         /* by the last read of a caller; the reader's */
     bool lent;              /* not armed: a stream's reader read last, and comes again */
-    uint32_t looped;        /* of the calls in flight, those for which a loop would read */
+    uint32_t looped;        /* of the calls in flight, those whose loops watch for input */
     struct sml_intake in;   /* the reader's */
     size_t in_used;   /* of its bytes, consumed: they still back results until it is settled */
     uint32_t address; /* of the connection, or of the last attempt */
@@ -140,9 +140,9 @@ struct semel_client {
 struct sml_record {
     struct sml_call call; /* first */
     bool blocking;
-    bool posted; /* of the outbox: it is accepted when its result is in the file */
-    bool looped; /* a loop would read for it, and its callback may run on any thread */
-    bool lent;   /* and it was to, when the call was submitted */
+    bool posted;   /* of the outbox: it is accepted when its result is in the file */
+    bool anywhere; /* its callback may run on any thread */
+    bool looped;   /* and its loop watches the connection: counted in conn.looped */
 };
 
 /* A blocked caller's: on its stack. `word`: 0 running, 1 done, 2 asleep. */
@@ -241,7 +241,7 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
 enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
                                           struct semel_bytes body,
                                           const struct semel_call_options *options,
-                                          struct sml_stream *stream, bool looped,
+                                          struct sml_stream *stream, bool anywhere,
                                           semel_done_fn done, void *user,
                                           struct semel_call **out_call);
 
@@ -253,8 +253,8 @@ void sml_client_streams(struct semel_client *client);
 /* Items that are read may be so large; before the first is. */
 void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes);
 /* Those of them whose callbacks may run on any thread move to `out`. Lock held. */
-void sml_client_take_looped(struct semel_client *client, struct sml_list *out);
-/* Their callbacks run: on the I/O thread, or of those that were taken by sml_client_take_looped.
+void sml_client_take_anywhere(struct semel_client *client, struct sml_list *out);
+/* Their callbacks run: on the I/O thread, or of those that were taken by sml_client_take_anywhere.
  * Lock not held; `ready` was taken under it. */
 void sml_client_run_ready(struct sml_list *ready);
 
@@ -310,11 +310,9 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited
 void sml_client_borrow(struct semel_client *client, const struct sml_awaited *awaited);
 /* A stream's reader that has read comes no more, for now: let the I/O thread watch. */
 void sml_client_recall(struct semel_client *client);
-/* A call for which a loop would read is about to be submitted: the I/O thread need not watch, if
- * there are no others. */
-void sml_client_lend_to_loop(struct semel_client *client);
-/* Is it a loop that reads? */
-bool sml_client_is_lent_to_loop(const struct semel_client *client);
+/* A call was submitted for which a loop would read: let it, if all others in flight are loops',
+ * too, and it has been so for a while. Returns whether that loop is to watch. */
+bool sml_client_lend_to_loop(struct semel_client *client);
 
 /* Release the lock, then wake whoever is to be woken, and give back what was given. */
 void sml_client_unlock(struct semel_client *client);

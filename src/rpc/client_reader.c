@@ -19,7 +19,8 @@
  *    the bytes in conn.in;
  *  - a caller takes the role only while not armed, and disarms only while the I/O thread sleeps, so
  *    the two never read together;
- *  - calls in flight, a connection, not closing: armed, or a caller reads, or all are a loop's.
+ *  - calls in flight, a connection, not closing: armed, or a caller reads, or the loops of all of
+ *    them watch, or one is a stream's whose reader read last and comes again (`lent`).
  *
  * Changing the epoll set is a system call under the lock. It happens when the role changes or the
  * socket fills, not per call; done outside, two such changes could swap. */
@@ -35,7 +36,7 @@
 /* Lone calls one after another before the connection is disarmed. */
 #define STREAK 8
 
-static void unlock(struct semel_client *client)
+void sml_client_unlock(struct semel_client *client)
 {
     struct sml_sleepers sleepers = client->sleepers;
     bool wake = client->wake_wanted;
@@ -47,11 +48,6 @@ static void unlock(struct semel_client *client)
     if (wake)
         sml_wake_signal(&client->wake);
     sml_returns_run(&client->returns);
-}
-
-void sml_client_unlock(struct semel_client *client)
-{
-    unlock(client);
 }
 
 /* --- the epoll set ---------------------------------------------------------------------- */
@@ -185,7 +181,7 @@ void sml_client_leave(struct semel_client *client)
 {
     sml_client_settle(client);
     if (client->wake_wanted || client->sleepers.count > 0 || sml_returns_any(&client->returns)) {
-        unlock(client);
+        sml_client_unlock(client);
         sml_mutex_lock(&client->lock);
     }
     if (--client->inside == 0 && client->exit)
@@ -201,7 +197,7 @@ void sml_client_leave_with_done(struct semel_client *client)
     sml_client_collect(client, &batch);
     if (batch.count) {
         sml_client_settle(client);
-        unlock(client);
+        sml_client_unlock(client);
         sml_client_deliver(client, &batch, SML_ELSEWHERE);
         sml_mutex_lock(&client->lock);
     }
@@ -323,10 +319,11 @@ static void deliver_borrowed(struct semel_client *client)
     sml_list_init(&ready);
     sml_client_streams(client);
     sml_client_collect(client, &batch);
-    sml_client_take_looped(client, &ready);
+    sml_client_take_anywhere(client, &ready);
+    sml_client_settle(client); /* what is left is the I/O thread's */
     if (batch.count == 0 && sml_list_empty(&ready))
         return;
-    unlock(client);
+    sml_client_unlock(client);
     sml_client_run_ready(&ready);
     sml_client_deliver(client, &batch, SML_ELSEWHERE);
     sml_mutex_lock(&client->lock);
@@ -343,7 +340,7 @@ static bool read_borrowed(struct semel_client *client, uint64_t until)
 
     conn->reader = SML_READER_CALLER;
     conn->borrowed++;
-    unlock(client);
+    sml_client_unlock(client);
     at = sml_intake_room(&conn->in, &room);
     io = until == 0 ? sml_channel_read(&conn->channel, at, room)
                     : read_patiently(client, at, room, until);
@@ -368,19 +365,28 @@ void sml_client_borrow(struct semel_client *client, const struct sml_awaited *aw
 
 /* --- a loop's part ----------------------------------------------------------------------- */
 
-bool sml_client_is_lent_to_loop(const struct semel_client *client)
+/* Also while another thread has the role: that gives it back. */
+static bool is_left_to_loops(const struct semel_client *client)
 {
-    return readable_by_caller(client) && client->in_flight == client->conn.looped;
+    const struct sml_client_conn *conn = &client->conn;
+
+    return conn->open && !conn->closing && !conn->broken && !conn->armed &&
+           client->in_flight == conn->looped && client->link.state == SML_LINK_UP;
 }
 
-void sml_client_lend_to_loop(struct semel_client *client)
+bool sml_client_lend_to_loop(struct semel_client *client)
 {
     struct sml_client_conn *conn = &client->conn;
 
+    conn->looped++;
     if (client->in_flight != conn->looped || client->link.state != SML_LINK_UP)
         conn->streak = 0;
     else if (conn->armed && ++conn->streak >= STREAK && client->asleep_until != 0)
         disarm(client);
+    if (is_left_to_loops(client))
+        return true;
+    conn->looped--;
+    return false;
 }
 
 int sml_client_loop_fd(struct semel_client *client)
@@ -396,13 +402,13 @@ int sml_client_loop_fd(struct semel_client *client)
 
 bool sml_client_read_on_loop(struct semel_client *client)
 {
-    bool lent;
+    bool ours;
 
     sml_mutex_lock(&client->lock);
     client->inside++;
-    if (sml_client_is_lent_to_loop(client))
+    if (is_left_to_loops(client) && client->conn.reader == SML_READER_NONE)
         (void)read_borrowed(client, 0);
-    lent = sml_client_is_lent_to_loop(client);
+    ours = is_left_to_loops(client);
     sml_client_leave(client);
-    return lent;
+    return ours;
 }

@@ -35,7 +35,7 @@ struct semel_stream {
     _Atomic bool over; /* `result` is there, and the machine has let go of `flow` */
     struct semel_result result;
     bool result_taken; /* the reader's */
-    bool looped;       /* on_ready may run on any thread */
+    bool anywhere;     /* on_ready may run on any thread */
 
     struct sml_item_reader reader;
     struct sml_part *progress; /* backs the last item, if it was that */
@@ -104,7 +104,7 @@ void sml_client_run_ready(struct sml_list *ready)
     }
 }
 
-void sml_client_take_looped(struct semel_client *client, struct sml_list *out)
+void sml_client_take_anywhere(struct semel_client *client, struct sml_list *out)
 {
     struct sml_list *node = client->ready.next;
 
@@ -112,7 +112,7 @@ void sml_client_take_looped(struct semel_client *client, struct sml_list *out)
         struct semel_stream *stream = SML_CONTAINER(node, struct semel_stream, ready_link);
 
         node = node->next;
-        if (!stream->looped)
+        if (!stream->anywhere)
             continue;
         sml_list_remove(&stream->ready_link);
         sml_list_push_back(out, &stream->ready_link);
@@ -184,7 +184,7 @@ static enum semel_status begin(struct semel_client *client, const char *method,
     sml_origin_share(&stream->origin, &client->origin);
     stream->on_ready = options->on_ready;
     stream->user = options->user;
-    stream->looped = out_lent != NULL;
+    stream->anywhere = out_lent != NULL;
     atomic_init(&stream->refs, 3); /* the application, the completion, this function */
     *out_stream = stream;          /* it may be ready before this returns */
     status = sml_client_start_stream(client, method, body, call, &stream->flow, out_lent != NULL,
@@ -196,7 +196,7 @@ static enum semel_status begin(struct semel_client *client, const char *method,
         return status;
     }
     if (out_lent)
-        *out_lent = stream->call->record.lent;
+        *out_lent = stream->call->record.looped;
     stream_unref(stream);
     return SEMEL_OK;
 }

@@ -148,6 +148,19 @@ static inline void body_huge(struct semel_request *request, void *user)
         (void)semel_request_fail(request, (int)status, semel_status_text(status));
 }
 
+/* An item larger than the other end takes, between two others. */
+static inline void body_fat(struct semel_request *request, void *user)
+{
+    char *bytes = calloc(1, 4 * KIT_BODY_BYTES);
+
+    (void)user;
+    (void)!semel_task_report(request, semel_bytes_text("a"));
+    (void)!semel_task_report(request, semel_bytes(bytes, 4 * KIT_BODY_BYTES));
+    (void)!semel_task_report(request, semel_bytes_text("b"));
+    (void)semel_request_reply(request, "3", 1);
+    free(bytes);
+}
+
 /* Forgets to answer. */
 static inline void body_drop(struct semel_request *request, void *user)
 {
@@ -188,7 +201,7 @@ static inline enum semel_status kit_export(struct semel_server *server, void *us
         { "count", body_count },   { "break", body_break }, { "wait", body_wait },
         { "ignore", body_ignore }, { "touch", body_touch }, { "huge", body_huge },
         { "drop", body_drop },     { "die", body_die },     { "pid", body_pid },
-        { "hold", body_hold },
+        { "hold", body_hold },     { "fat", body_fat },
     };
     struct semel_method_options again = SEMEL_METHOD_OPTIONS_INIT;
     enum semel_status status = SEMEL_OK;
@@ -230,6 +243,7 @@ static inline void kit_on_state(struct semel_executor *executor, enum semel_exec
 static inline void kit_serve(struct site *site, uint32_t workers)
 {
     struct semel_server_options options = SEMEL_SERVER_OPTIONS_INIT;
+    struct semel_client_options takes = SEMEL_CLIENT_OPTIONS_INIT;
     char address[32];
     int fd;
 
@@ -240,7 +254,8 @@ static inline void kit_serve(struct site *site, uint32_t workers)
     assert_int_equal(semel_server_pair(site->server, &fd), SEMEL_OK);
     assert_int_equal(semel_server_start(site->server), SEMEL_OK);
     snprintf(address, sizeof address, "fd:%d", fd);
-    assert_int_equal(semel_client_create(&site->client, address, NULL), SEMEL_OK);
+    takes.body_bytes = KIT_BODY_BYTES;
+    assert_int_equal(semel_client_create(&site->client, address, &takes), SEMEL_OK);
 }
 
 static inline void kit_open_with(struct site *site, uint32_t workers, uint32_t waiting)

@@ -391,6 +391,26 @@ static void test_deferred(void **state)
     kit_close(&site);
 }
 
+/* What is too large for this end is lost, and said to be; the others come. */
+static void test_too_large(void **state)
+{
+    const struct semel_result *result;
+    struct site site;
+    struct watcher it = { 0 };
+
+    (void)state;
+    kit_open(&site, 1);
+    kit_submit(&site, &it, "fat", "");
+    kit_finish(&site, &it);
+    assert_string_equal(it.log, "executing item a item b failed");
+    result = semel_future_result(it.future);
+    assert_int_equal(result->status, SEMEL_PARTS_LOST);
+    assert_int_equal(result->outcome, SEMEL_VALUE);
+    assert_int_equal(semel_future_outcome(it.future), SEMEL_VALUE);
+    kit_forget(&it);
+    kit_close(&site);
+}
+
 static const struct CMUnitTest tests[] = {
     TEST("R10 future legality: a task's words", test_sequences),
     TEST("R10 future legality: no word of a beginning", test_without_a_start),
@@ -403,6 +423,7 @@ static const struct CMUnitTest tests[] = {
     TEST("R13 iteration: reports fail once cancelled, cleanup runs", test_cleanup),
     TEST("R14 error: code, type, text and trace", test_error),
     TEST("R18 unencodable result: the task fails, the worker goes on", test_unencodable),
+    TEST("an item that is too large", test_too_large),
     TEST("a task that does not answer fails", test_dropped),
     TEST("a deadline fails it", test_deadline),
     TEST("a deferred of its end", test_deferred),

@@ -77,13 +77,41 @@ static void test_ends_with_its_connection(void **state)
     assert_int_equal(in_child(fds, refuse), 1);
 }
 
-int main(void)
+/* Its main forgets semel_worker_main, and makes a pool of the same program. */
+static int be_unasked(void)
+{
+    struct semel_pool *pool;
+
+    return (int)semel_pool_create(&pool, NULL);
+}
+
+static void test_no_workers_of_workers(void **state)
+{
+    char name[] = "worker", worker[] = "--semel-worker=3:1:1024", unasked[] = "--unasked";
+    char *argv[] = { name, worker, unasked, NULL };
+    pid_t child = fork();
+    int how;
+
+    (void)state;
+    if (child == 0) {
+        execv("/proc/self/exe", argv);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how));
+    assert_int_equal(WEXITSTATUS(how), SEMEL_INVALID);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_worker),
         cmocka_unit_test(test_bad_arguments),
         cmocka_unit_test(test_ends_with_its_connection),
+        cmocka_unit_test(test_no_workers_of_workers),
     };
 
+    if (argc > 2 && strcmp(argv[2], "--unasked") == 0)
+        return be_unasked();
     return cmocka_run_group_tests_name("worker_main", tests, NULL, NULL);
 }
