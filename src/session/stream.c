@@ -250,16 +250,13 @@ static void wind_to(struct sml_outflow *out, uint64_t number)
 const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *mem,
                                const struct sml_credit_frame *credit)
 {
-    /* What an earlier connection carried may have been lost: then everything may be asked for. */
-    uint64_t sent = out->open ? out->sent : out->added;
-
-    if (credit->next > sent)
+    if (credit->next > out->sent)
         return "CREDIT for parts that were not sent";
     if (credit->next < out->taken || credit->taken < out->taken)
         return "CREDIT takes back what it said";
     forget(out, mem, credit->taken);
     if (!out->open) {
-        wind_to(out, SML_BUG(PARTS_SKIPPED) && credit->next < sent ? sent : credit->next);
+        wind_to(out, SML_BUG(PARTS_SKIPPED) ? out->sent : credit->next);
         out->progress_due = out->progress != NULL;
     }
     out->open = true;
