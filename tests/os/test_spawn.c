@@ -190,12 +190,9 @@ static void test_drain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exits),
-        cmocka_unit_test(test_reaped_by_others),
-        cmocka_unit_test(test_few_descriptors),
-        cmocka_unit_test(test_no_program),
-        cmocka_unit_test(test_begins),
-        cmocka_unit_test(test_ends_with_its_thread),
+        cmocka_unit_test(test_exits),           cmocka_unit_test(test_reaped_by_others),
+        cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_no_program),
+        cmocka_unit_test(test_begins),          cmocka_unit_test(test_ends_with_its_thread),
         cmocka_unit_test(test_drain),
     };
 
