@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* stream.c - parts and credits.
  *
- * Invariants:
+ * Invariants, until its call is over:
  *  - taken <= sent <= added, and `parts` holds the parts from `taken` on, in order;
  *  - `next` is the part number `sent`, or NULL if that was not added yet;
  *  - a part is sent only if the stream's charge up to its end is within the limit, which only
@@ -292,10 +292,12 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem)
         sml_list_remove(&part->node);
         sml_part_release(mem, part);
     }
+    sml_part_release(mem, out->progress);
+    out->progress = NULL;
+    out->progress_due = false;
     out->added = out->sent;
     out->charge =
         sml_list_empty(&out->parts) ? out->taken_charge : part_of(out->parts.prev)->charge_end;
-    out->progress_due = false;
     out->open = out->ended = out->end_sent = out->cut = true;
 }
 
