@@ -49,8 +49,8 @@ struct semel_backchannel; /* thread: any thread */
  * out_channel  receives it: shared; one reference, ended by semel_backchannel_unref. It may be kept
  *              for as long as one likes, the server's end included.
  * Returns: OK; INVALID (the request came by a backchannel itself); ALREADY (it is finished);
- * STOPPED; SESSION_LOST (the session has ended); NO_MEMORY; FORKED. Thread: one thread at a time.
- * Blocks: no. Since: 0.4 */
+ * STOPPED; SESSION_LOST (the session has ended); NO_MEMORY; LIMIT (no thread to be had); FORKED.
+ * Thread: one thread at a time. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_request_backchannel(struct semel_request *request,
                                                       struct semel_backchannel **out_channel)
     SEMEL_MUST_USE;
@@ -82,7 +82,8 @@ SEMEL_API enum semel_outcome semel_backchannel_call(struct semel_backchannel *ch
  * body      borrowed (copied).
  * out_call  may be NULL; else receives the call's number, for semel_backchannel_cancel.
  * Returns: OK, and then `done` runs exactly once, at latest before semel_server_destroy returns; or
- * INVALID, OVERLOADED, SESSION_LOST, STOPPED, EXPIRED, NO_MEMORY, FORKED, and then it never runs.
+ * INVALID, TOO_LARGE, OVERLOADED, SESSION_LOST, STOPPED, EXPIRED, NO_MEMORY, FORKED, and then it
+ * never runs.
  * Thread: any thread, callbacks included. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_backchannel_start(struct semel_backchannel *channel,
                                                     const char *method, struct semel_bytes body,

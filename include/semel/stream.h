@@ -39,9 +39,9 @@ struct semel_item {
 };
 
 /* There may be something to read, room to send, or the result is there. Thread: the client's I/O
- * thread; as semel_done_fn. Reading and sending with a timeout of 0 is fine inside. It is not
- * called again before one of these was done, and never after semel_stream_free has returned on
- * another thread. */
+ * thread; as semel_done_fn. Reading and sending with a timeout of 0 is fine inside. It may be
+ * called again although nothing was read; never after semel_stream_free has returned on another
+ * thread. */
 typedef void (*semel_stream_ready_fn)(struct semel_stream *stream, void *user);
 
 /* Zero everywhere: no stream at all, which is refused. */
@@ -113,8 +113,8 @@ SEMEL_API enum semel_status semel_stream_next(struct semel_stream *stream, int64
 
 /* The call's result: moved out the first time, owned by caller; ALREADY later. It may come before
  * all items were read.
- * Returns: OK; WOULD_BLOCK; ALREADY; WOULD_DEADLOCK, FORKED. Thread: one at a time. Blocks: at most
- * timeout_ms (0: not, negative: until the call is over). Since: 0.4 */
+ * Returns: OK; WOULD_BLOCK; ALREADY; INVALID; WOULD_DEADLOCK, FORKED. Thread: one at a time.
+ * Blocks: at most timeout_ms (0: not, negative: until the call is over). Since: 0.4 */
 SEMEL_API enum semel_status semel_stream_result(struct semel_stream *stream, int64_t timeout_ms,
                                                 struct semel_result *out_result) SEMEL_MUST_USE;
 
@@ -137,9 +137,9 @@ SEMEL_API bool semel_request_takes(const struct semel_request *request);
  * as long as somebody wants it. What was sent arrives before the reply.
  * Returns: OK; WOULD_BLOCK (the caller reads slowly; nothing was sent); CANCELLED (the request was
  * cancelled while it waited, or nobody takes it any more); NO_STREAM (the caller takes no items, or
- * the handler is transactional); ALREADY (it is finished); TOO_LARGE; NO_MEMORY; WOULD_DEADLOCK in
- * a loop's callback, with another timeout than 0; FORKED. Thread: one thread at a time.
- * Blocks: at most timeout_ms. Since: 0.4 */
+ * the handler is transactional); ALREADY (it is finished); INVALID; TOO_LARGE; NO_MEMORY;
+ * WOULD_DEADLOCK in a loop's callback, with another timeout than 0; FORKED. Thread: one thread at a
+ * time. Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_request_send(struct semel_request *request,
                                                struct semel_bytes item, int64_t timeout_ms)
     SEMEL_MUST_USE;
@@ -157,8 +157,8 @@ SEMEL_API enum semel_status semel_request_send_moved(struct semel_request *reque
     SEMEL_MUST_USE;
 
 /* Tell the caller how far it is: at most SEMEL_PROGRESS_BYTES bytes, of which the latest count.
- * Returns: OK, also if nobody takes it any more; NO_STREAM; ALREADY; TOO_LARGE; NO_MEMORY; FORKED.
- * Thread: one thread at a time. Blocks: no. Since: 0.4 */
+ * Returns: OK, also if nobody takes it any more; NO_STREAM; ALREADY; INVALID; TOO_LARGE; NO_MEMORY;
+ * FORKED. Thread: one thread at a time. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_request_progress(struct semel_request *request,
                                                    struct semel_bytes progress);
 
@@ -166,7 +166,7 @@ SEMEL_API enum semel_status semel_request_progress(struct semel_request *request
  * out_item  borrowed until the next call of this function or until the request is finished.
  * Returns: OK; END (no item follows); WOULD_BLOCK; CANCELLED (nothing is here and the request was
  * cancelled); TOO_LARGE (an item was larger than the server's body_bytes, and is gone); NO_STREAM
- * (the caller sends none); ALREADY; NO_MEMORY (try again); WOULD_DEADLOCK,
+ * (the caller sends none); ALREADY; INVALID; NO_MEMORY (try again); WOULD_DEADLOCK,
  * FORKED as semel_request_send. Thread: one thread at a time. Blocks: at most timeout_ms.
  * Since: 0.4 */
 SEMEL_API enum semel_status semel_request_next(struct semel_request *request, int64_t timeout_ms,

@@ -107,7 +107,7 @@ SEMEL_API bool semel_future_cancel(struct semel_future *future);
  * cancelled.
  * Returns: OK, and the end will be told; ALREADY: it is done, or the process is gone; WOULD_BLOCK:
  * no process has it yet (cancelling is enough); DENIED: not in a pool, or the wrong thread;
- * INVALID. Thread: loop thread. Blocks: no. Since: 0.4 */
+ * INVALID; FORKED. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_future_kill(struct semel_future *future);
 
 /* The process that has the task, or had it last; 0: none, or not known. Thread: loop thread.
@@ -128,8 +128,8 @@ SEMEL_API enum semel_outcome semel_future_outcome(const struct semel_future *fut
 /* A deferred of its end. It fires after the last callback: with the future as its value, which is
  * one reference, if it COMPLETED; or it fails with the result's status, code and text, or with
  * CANCELLED, and the future beside it. Cancelling it cancels the future.
- * out  one reference, owned by caller. Returns: OK; INVALID; NO_MEMORY; DENIED; ALREADY: it is
- * done, and all was told. Thread: loop thread. Blocks: no. Since: 0.4 */
+ * out  one reference, owned by caller. Returns: OK; INVALID; NO_MEMORY; DENIED; FORKED; ALREADY: it
+ * is done, and all was told. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_future_defer(struct semel_future *future,
                                                struct semel_deferred **out) SEMEL_MUST_USE;
 
@@ -197,8 +197,8 @@ SEMEL_API void semel_executor_stop(struct semel_executor *executor);
  * out_running  may be NULL; else receives how many are not done.
  * Returns: OK: STOPPED, also if it was before; DEADLINE: it goes on STOPPING: try again, or let the
  * loop tell of the end; WOULD_DEADLOCK in a callback (with timeout 0 it has begun to stop);
- * DENIED; INVALID. Thread: loop thread, in no callback of a loop. Blocks: at most timeout_ms.
- * Since: 0.4 */
+ * DENIED; INVALID; FORKED. Thread: loop thread, in no callback of a loop. Blocks: at most
+ * timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_executor_shutdown(struct semel_executor *executor,
                                                     int64_t timeout_ms, uint32_t *out_running);
 

@@ -168,7 +168,7 @@ static enum semel_status begin(struct semel_client *client, const char *method,
                                const struct semel_stream_options *options,
                                struct semel_stream **out_stream, bool *out_lent)
 {
-    struct semel_stream *stream;
+    struct semel_stream *stream, *before;
     enum semel_status status;
 
     if (!client || !options || !out_stream || !(options->sends || options->takes) ||
@@ -186,11 +186,12 @@ static enum semel_status begin(struct semel_client *client, const char *method,
     stream->user = options->user;
     stream->anywhere = out_lent != NULL;
     atomic_init(&stream->refs, 3); /* the application, the completion, this function */
-    *out_stream = stream;          /* it may be ready before this returns */
+    before = *out_stream;
+    *out_stream = stream; /* it may be ready before this returns */
     status = sml_client_start_stream(client, method, body, call, &stream->flow, out_lent != NULL,
                                      over, stream, &stream->call);
     if (status != SEMEL_OK) {
-        *out_stream = NULL;
+        *out_stream = before;
         sml_origin_fini(&stream->origin);
         free(stream);
         return status;

@@ -341,9 +341,11 @@ static struct sml_export *new_export(const char *name, size_t bytes, semel_handl
 
 static bool are_options(const struct semel_method_options *o)
 {
-    return o == NULL ||
-           ((o->kind == SEMEL_ONCE || o->kind == SEMEL_IDEMPOTENT) && o->max_run_ms == 0 &&
-            o->on_crash == SEMEL_CRASH_UNKNOWN && o->resolve == NULL && !o->takes_items);
+    if (o == NULL)
+        return true;
+    return (o->kind == SEMEL_ONCE || o->kind == SEMEL_IDEMPOTENT) && o->max_run_ms == 0 &&
+           o->on_crash == SEMEL_CRASH_UNKNOWN && o->resolve == NULL && o->resolve_user == NULL &&
+           !o->takes_items && !o->tells_start && !o->forcible && o->describe == NULL;
 }
 
 /* Moves `method` in on OK. */

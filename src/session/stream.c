@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* stream.c - parts and credits.
  *
- * Invariants:
+ * Invariants, until its call is over:
  *  - taken <= sent <= added, and `parts` holds the parts from `taken` on, in order;
  *  - `next` is the part number `sent`, or NULL if that was not added yet;
  *  - a part is sent only if the stream's charge up to its end is within the limit, which only
@@ -250,16 +250,13 @@ static void wind_to(struct sml_outflow *out, uint64_t number)
 const char *sml_outflow_credit(struct sml_outflow *out, const struct sml_mem *mem,
                                const struct sml_credit_frame *credit)
 {
-    /* What an earlier connection carried may have been lost: then everything may be asked for. */
-    uint64_t sent = out->open ? out->sent : out->added;
-
-    if (credit->next > sent)
+    if (credit->next > out->sent)
         return "CREDIT for parts that were not sent";
     if (credit->next < out->taken || credit->taken < out->taken)
         return "CREDIT takes back what it said";
     forget(out, mem, credit->taken);
     if (!out->open) {
-        wind_to(out, SML_BUG(PARTS_SKIPPED) && credit->next < sent ? sent : credit->next);
+        wind_to(out, SML_BUG(PARTS_SKIPPED) ? out->sent : credit->next);
         out->progress_due = out->progress != NULL;
     }
     out->open = true;
@@ -295,10 +292,12 @@ void sml_outflow_cut(struct sml_outflow *out, const struct sml_mem *mem)
         sml_list_remove(&part->node);
         sml_part_release(mem, part);
     }
+    sml_part_release(mem, out->progress);
+    out->progress = NULL;
+    out->progress_due = false;
     out->added = out->sent;
     out->charge =
         sml_list_empty(&out->parts) ? out->taken_charge : part_of(out->parts.prev)->charge_end;
-    out->progress_due = false;
     out->open = out->ended = out->end_sent = out->cut = true;
 }
 

@@ -195,7 +195,7 @@ static inline bool sml_inflow_is_at_end(const struct sml_inflow *in)
     return in->ended && in->taken == in->arrived;
 }
 
-/* Is a CREDIT worth a frame? Half of a narrow window was taken, or a quarter of a wide one if the
+/* Is a CREDIT worth a frame? Half of a narrow window was taken, or an eighth of a wide one if the
  * sender's is known to be one, half of this one may be granted, or the connection is new. What is
  * granted and not used holds a part of any size: no stream stands still whose parts are taken. */
 bool sml_inflow_owes_credit(const struct sml_inflow *in);

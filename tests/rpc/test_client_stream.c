@@ -419,7 +419,7 @@ static void test_refused(void **state)
     struct semel_stream_options none = SEMEL_STREAM_OPTIONS_INIT;
     struct semel_stream_options sends = { .sends = true }, takes = { .takes = true };
     struct semel_call_options keyed = { .key = "k" };
-    struct semel_stream *stream;
+    struct semel_stream *before = (struct semel_stream *)&keyed, *stream = before;
     struct semel_client *client;
     struct semel_result result;
     struct semel_item item;
@@ -434,6 +434,9 @@ static void test_refused(void **state)
     assert_int_equal(
         semel_client_stream(client, "plain", semel_bytes(NULL, 0), &keyed, &takes, &stream),
         SEMEL_INVALID);
+    assert_int_equal(semel_client_stream(client, "", semel_bytes(NULL, 0), NULL, &takes, &stream),
+                     SEMEL_INVALID);
+    assert_ptr_equal(stream, before); /* as it was */
     /* A method that takes no items. */
     assert_int_equal(
         semel_client_stream(client, "plain", semel_bytes(NULL, 0), NULL, &sends, &stream),

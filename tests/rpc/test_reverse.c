@@ -50,7 +50,11 @@ static void test_refused(void **state)
 {
     struct semel_call_options keyed = { .key = "k" }, rerun = { .rerun_ok = true };
     struct semel_call_options lent = { .lent = true };
-    struct semel_method_options takes = { .takes_items = true }, long_run = { .max_run_ms = 1 };
+    struct semel_method_options unused[] = {
+        { .max_run_ms = 1 },       { .on_crash = SEMEL_CRASH_RERUN }, { .resolve = on_echo },
+        { .resolve_user = &lent }, { .takes_items = true },           { .tells_start = true },
+        { .forcible = true },      { .describe = "echoes" },
+    };
     struct semel_client *client;
     struct seen seen = { 0 };
     struct node node;
@@ -69,8 +73,9 @@ static void test_refused(void **state)
     assert_int_equal(semel_client_export(client, NULL, on_echo, NULL, NULL), SEMEL_INVALID);
     assert_int_equal(semel_client_export(client, "x", NULL, NULL, NULL), SEMEL_INVALID);
     assert_int_equal(semel_client_export(NULL, "x", on_echo, NULL, NULL), SEMEL_INVALID);
-    assert_int_equal(semel_client_export(client, "x", on_echo, NULL, &takes), SEMEL_INVALID);
-    assert_int_equal(semel_client_export(client, "x", on_echo, NULL, &long_run), SEMEL_INVALID);
+    for (size_t i = 0; i < sizeof unused / sizeof *unused; i++)
+        assert_int_equal(semel_client_export(client, "x", on_echo, NULL, &unused[i]),
+                         SEMEL_INVALID);
     for (int i = 0; i < 3; i++) {
         const struct semel_call_options *o = i == 0 ? &keyed : i == 1 ? &rerun : &lent;
 

@@ -242,12 +242,15 @@ static void a_sender_holds_its_receiver_to_what_it_said(void **state)
     assert_string_equal(credit(3, 1, 0), "CREDIT takes back what it said");
     assert_string_equal(credit(1, 1, 0), "CREDIT takes back what it said");
     assert_null(credit(3, 2, 0));
-    /* On a new connection all that was added may have been sent. */
+    /* A new connection may have less of them, and never more. */
     sml_stream_resume(&near);
-    assert_string_equal(credit(5, 2, 0), "CREDIT for parts that were not sent");
+    assert_string_equal(credit(4, 4, 0), "CREDIT for parts that were not sent");
     assert_string_equal(credit(1, 1, 0), "CREDIT takes back what it said");
-    assert_null(credit(4, 4, 0));
-    assert_true(sml_outflow_is_drained(&near.out));
+    assert_int_equal(near.out.taken, 2);
+    assert_null(credit(2, 2, 0));
+    for (uint64_t i = 2; i < 4; i++)
+        expect_part(SML_PART_ITEM, i, 10);
+    expect_silence();
 }
 
 static void what_is_taken_is_kept_no_longer(void **state)
@@ -543,7 +546,6 @@ static void a_stream_that_is_cut_has_no_end(void **state)
     expect_silence();
     sml_stream_resume(&near);
     assert_null(credit(0, 0, 0));
-    assert_int_equal(pull().u.part.kind, SML_PART_PROGRESS);
     expect_part(SML_PART_ITEM, 0, SML_FRAGMENT_BYTES);
     expect_silence();
     assert_null(credit(1, 1, 0));

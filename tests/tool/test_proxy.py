@@ -131,8 +131,8 @@ class Relay(ToolCase):
         self.assertEqual(figures['cuts_mid_frame'], figures['cuts'])
 
     def test_half_open(self):
-        proxy = self.proxy('unix:' + self.path('s'), '--cut-every', '5ms', '--half-open')
-        for _ in range(20):
+        proxy = self.proxy('unix:' + self.path('s'), '--cut-every', '2ms', '--half-open')
+        for _ in range(150):  # one cut in five is plain: of 20 none is so once in 87 times
             self.exchange_until_cut()
         figures = proxy.end(signal.SIGTERM).json()
         self.assertGreater(figures['cuts_half_open'], 0)
