@@ -156,7 +156,7 @@ static void on_hello(struct sml_router_conn *conn, const struct sml_hello *hello
         end_session(SML_CONTAINER(loser, struct sml_router_conn, peer));
 }
 
-/* Returns the bytes consumed. */
+/* Returns the bytes consumed: all of them, if nothing that follows is heard any more. */
 static size_t feed(struct sml_router_conn *conn, const uint8_t *data, size_t size)
 {
     uint64_t now = sml_clock_now();
@@ -172,13 +172,16 @@ static size_t feed(struct sml_router_conn *conn, const uint8_t *data, size_t siz
             on_hello(conn, &hello, now);
     }
     conn->touched = true;
-    if (event == SML_PEER_ENDED)
+    if (event == SML_PEER_ENDED) {
         conn->dead = true;
+        return size;
+    }
     return at;
 }
 
 static bool keep_rest(struct sml_router_conn *conn, const uint8_t *data, size_t bytes)
 {
+    SML_ASSERT(bytes < SML_FRAME_BYTES_MAX); /* it ends inside a frame */
     conn->rest_bytes = bytes;
     if (bytes == 0) {
         free(conn->rest);

@@ -1,6 +1,77 @@
 /* SPDX-License-Identifier: MIT */
 /* Senders that lie, die, or are none. */
+#include "proc/router_internal.h"
 #include "router_kit.h"
+#include "wire/frame.h"
+
+/* --- senders made of bytes ------------------------------------------------------------------- */
+
+static int connect_to(const struct box *box)
+{
+    struct sockaddr_un where = { .sun_family = AF_UNIX };
+    char ticket[SEMEL_TICKET_BYTES];
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(semel_receiver_ticket(box->receiver, ticket, sizeof ticket), SEMEL_OK);
+    snprintf(where.sun_path, sizeof where.sun_path, "%s", strstr(ticket, "unix:") + 5);
+    assert_int_equal(connect(fd, (struct sockaddr *)&where, sizeof where), 0);
+    return fd;
+}
+
+/* What was written before is read: it is in the socket. */
+static void settle(struct desk *desk)
+{
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(semel_loop_dispatch(desk->loop), SEMEL_OK);
+}
+
+static void put(struct desk *desk, int fd, const uint8_t *bytes, size_t size)
+{
+    assert_int_equal(write(fd, bytes, size), size);
+    settle(desk);
+}
+
+/* A HELLO of the session `number`; `outstanding`: its one call, or NULL. */
+static void greet(struct desk *desk, int fd, enum sml_hello_kind kind, uint64_t conn_no,
+                  uint8_t number, const struct sml_outstanding *outstanding)
+{
+    struct sml_hello hello = { .version = SML_VERSION,
+                               .kind = kind,
+                               .features = SML_FEATURE_PARTS,
+                               .count = outstanding ? 1 : 0,
+                               .conn_no = conn_no,
+                               .next = outstanding ? outstanding->xid + 1 : 1,
+                               .body_bytes = 1000,
+                               .window = 8 };
+    uint8_t bytes[2 * SML_FRAME_BYTES_MAX];
+    size_t size;
+
+    memset(hello.session.bytes, number, sizeof hello.session.bytes);
+    memset(hello.secret, 9, sizeof hello.secret);
+    size = sml_encode_hello(bytes, &hello);
+    if (outstanding)
+        size += sml_encode_outstanding(bytes + size, outstanding, 1);
+    put(desk, fd, bytes, size);
+}
+
+static uint64_t connections_of(const struct desk *desk)
+{
+    struct semel_router_counters counters;
+
+    semel_router_counters(desk->router, &counters);
+    return counters.connections;
+}
+
+/* Another sender than the bad one. */
+static void others_go_on(struct desk *desk, struct box *box)
+{
+    box->wanted = 100;
+    assert_int_equal(pthread_create(&box->thread, NULL, send_in_thread, box), 0);
+    assert_true(serve(desk, has_all, box, 30));
+    pthread_join(box->thread, NULL);
+    assert_false(box->wrong);
+    semel_sender_destroy(box->sender);
+}
 
 /* --- bad senders ----------------------------------------------------------------------------- */
 
@@ -49,8 +120,6 @@ static void test_not_its_own(void **state)
 /* Bytes that are no protocol, lengths that lie, half a frame: others go on. */
 static void test_garbage(void **state)
 {
-    char ticket[SEMEL_TICKET_BYTES];
-    struct sockaddr_un where = { .sun_family = AF_UNIX };
     struct box box;
     struct desk desk;
     int fd;
@@ -58,29 +127,47 @@ static void test_garbage(void **state)
     (void)state;
     open_desk(&desk);
     open_box(&box, &desk, 3, NULL);
-    assert_int_equal(semel_receiver_ticket(box.receiver, ticket, sizeof ticket), SEMEL_OK);
-    snprintf(where.sun_path, sizeof where.sun_path, "%s", strstr(ticket, "unix:") + 5);
     for (int kind = 0; kind < 4; kind++) {
         uint8_t bytes[64];
 
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(fd, (struct sockaddr *)&where, sizeof where), 0);
+        fd = connect_to(&box);
         memset(bytes, kind == 0 ? 0xff : 0, sizeof bytes);
         bytes[0] = 112;
         bytes[4] = 1; /* a HELLO's header, and no more, or nothing in it */
         if (kind < 3)
             (void)!write(fd, bytes, kind == 1 ? 20 : sizeof bytes);
-        for (int i = 0; i < 5; i++)
-            assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+        settle(&desk);
         if (kind != 2)
             close(fd);
     }
-    box.wanted = 100;
-    assert_int_equal(pthread_create(&box.thread, NULL, send_in_thread, &box), 0);
-    assert_true(serve(&desk, has_all, &box, 30));
-    pthread_join(box.thread, NULL);
-    assert_false(box.wrong);
-    semel_sender_destroy(box.sender);
+    others_go_on(&desk, &box);
+    close_desk(&desk);
+    close(fd);
+}
+
+/* After its last word comes more than a frame's bytes, in the same read. */
+static void test_more_after_the_end(void **state)
+{
+    static uint8_t bytes[SML_ROUTER_READ_BYTES];
+    int room = 2 * (int)sizeof bytes;
+    struct box box;
+    struct desk desk;
+    ssize_t sent;
+    int fd;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 3, NULL);
+    fd = connect_to(&box);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+    greet(&desk, fd, SML_CREATE, 1, 7, NULL);
+    memset(bytes, 'A', sizeof bytes);
+    (void)sml_encode_bye(bytes, SML_BYE_END, semel_bytes_text("the end"));
+    sent = send(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    assert_true(sent > 2 * SML_FRAME_BYTES_MAX);
+    settle(&desk);
+    assert_int_equal(connections_of(&desk), 0);
+    others_go_on(&desk, &box);
     close_desk(&desk);
     close(fd);
 }
@@ -117,12 +204,7 @@ static void test_death(void **state)
         assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
         semel_sender_destroy(box.sender);
     }
-    other.wanted = 100;
-    assert_int_equal(pthread_create(&other.thread, NULL, send_in_thread, &other), 0);
-    assert_true(serve(&desk, has_all, &other, 30));
-    pthread_join(other.thread, NULL);
-    assert_false(other.wrong);
-    semel_sender_destroy(other.sender);
+    others_go_on(&desk, &other);
     close_desk(&desk);
 }
 
@@ -131,6 +213,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST("a sender of a pipe that is not its own", test_not_its_own),
         TEST("bytes that are no protocol", test_garbage),
+        TEST("more bytes after the end", test_more_after_the_end),
         TEST("senders die", test_death),
     };
 
