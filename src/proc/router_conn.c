@@ -5,7 +5,8 @@
  * the same host, peer and callee machines as a server's, without threads and without locks: a
  * connection is read, its machine fed, and what is new goes to the pipes; what is to be said
  * (WELCOME, credits, replies) is written at the end of the turn. A connection that ends takes its
- * session with it: a worker that is gone does not come back. */
+ * session with it: a worker that is gone does not come back. If a newer connection took the session
+ * over, it has the inlets, too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,6 @@ static void end_session(struct sml_router_conn *conn)
     sml_host_end(&router->host, session);
     SML_ASSERT(sml_session_is_over(session));
     sml_session_free(&router->host, session);
-    conn->peer.session = NULL;
 }
 
 static void close_conn(struct sml_router_conn *conn)
@@ -147,13 +147,24 @@ static void collect(struct sml_router_conn *conn, uint64_t now)
         continue;
 }
 
+/* The session is conn's now, and so are the inlets of its calls. */
+static void take_over(struct sml_router_conn *conn, struct sml_router_conn *loser)
+{
+    struct sml_list *inlets = &loser->inlets;
+
+    for (struct sml_list *node = inlets->next; node != inlets; node = node->next)
+        SML_CONTAINER(node, struct sml_inlet, link)->conn = conn;
+    sml_list_move_all(&conn->inlets, inlets);
+    loser->touched = loser->dead = true; /* it is told why */
+}
+
 static void on_hello(struct sml_router_conn *conn, const struct sml_hello *hello, uint64_t now)
 {
     struct sml_peer *loser = NULL;
 
     sml_host_hello(&conn->router->host, &conn->peer, hello, &loser, now);
     if (loser)
-        end_session(SML_CONTAINER(loser, struct sml_router_conn, peer));
+        take_over(conn, SML_CONTAINER(loser, struct sml_router_conn, peer));
 }
 
 /* Returns the bytes consumed: all of them, if nothing that follows is heard any more. */

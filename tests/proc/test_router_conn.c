@@ -172,6 +172,96 @@ static void test_more_after_the_end(void **state)
     close(fd);
 }
 
+/* The call that opens the box's pipe. */
+static void open_pipe(struct desk *desk, int fd, const struct box *box,
+                      struct sml_outstanding *out_call)
+{
+    static uint8_t bytes[SML_FRAME_BYTES_MAX];
+    uint64_t id = semel_receiver_id(box->receiver);
+    uint8_t body[SML_PIPE_BODY_BYTES];
+    struct sml_call_frame call = { .body_bytes = sizeof body,
+                                   .remaining_ms = 100000,
+                                   .flags = SML_CALL_SENDS,
+                                   .method = semel_bytes_text(SML_PIPE_METHOD),
+                                   .content_type = semel_bytes("", 0),
+                                   .key = semel_bytes("", 0),
+                                   .fragment = semel_bytes(body, sizeof body) };
+
+    memcpy(body, &id, sizeof id);
+    memcpy(body + sizeof id, box->receiver->secret, SML_PIPE_SECRET_BYTES);
+    call.fingerprint =
+        sml_fingerprint(SML_PIPE_METHOD, strlen(SML_PIPE_METHOD), "", 0, body, sizeof body);
+    out_call->xid = 1;
+    out_call->fingerprint = call.fingerprint;
+    put(desk, fd, bytes, sml_encode_call(bytes, 1, &call));
+}
+
+/* Message `number` to the box. */
+static void put_message(struct desk *desk, int fd, const struct box *box, uint32_t number)
+{
+    static uint8_t bytes[SML_FRAME_BYTES_MAX];
+    uint8_t message[1 + HEAD_BYTES] = { SML_MESSAGE_PLAIN };
+    struct sml_part_frame part = { .number = number,
+                                   .kind = SML_PART_ITEM,
+                                   .bytes = semel_bytes(message, sizeof message) };
+
+    memcpy(message + 1, &box->number, 4);
+    memcpy(message + 5, &number, 4);
+    put(desk, fd, bytes, sml_encode_part(bytes, 1, &part));
+}
+
+static bool is_at_end(int fd)
+{
+    uint8_t bytes[256];
+    ssize_t got;
+
+    while ((got = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0)
+        continue;
+    return got == 0;
+}
+
+/* A session whose pipe is open goes over to a newer connection: the pipe goes with it, whether or
+ * not the older one has closed; and it ends with the newer one. */
+static void taken_over(bool closes)
+{
+    struct sml_outstanding call = { 0 };
+    struct box box, other;
+    struct desk desk;
+    int older, newer;
+
+    open_desk(&desk);
+    open_box(&other, &desk, 1, NULL);
+    open_box(&box, &desk, 3, NULL);
+    older = connect_to(&box);
+    greet(&desk, older, SML_CREATE, 1, 7, NULL);
+    open_pipe(&desk, older, &box, &call);
+    put_message(&desk, older, &box, 0);
+    assert_int_equal(box.got, 1);
+    newer = connect_to(&box);
+    greet(&desk, newer, SML_RESUME, 2, 7, &call);
+    if (!closes)
+        assert_true(is_at_end(older));
+    close(older);
+    settle(&desk);
+    assert_int_equal(connections_of(&desk), 1);
+    put_message(&desk, newer, &box, 1);
+    assert_int_equal(box.got, 2);
+    assert_false(box.wrong);
+    close(newer);
+    settle(&desk);
+    assert_int_equal(connections_of(&desk), 0);
+    semel_sender_destroy(box.sender);
+    others_go_on(&desk, &other);
+    close_desk(&desk);
+}
+
+static void test_taken_over(void **state)
+{
+    (void)state;
+    taken_over(true);
+    taken_over(false);
+}
+
 /* SIGKILL after a flush, and in the middle of all: what came whole is delivered, the rest of the
  * world goes on. */
 static void test_death(void **state)
@@ -214,6 +304,7 @@ int main(int argc, char **argv)
         TEST("a sender of a pipe that is not its own", test_not_its_own),
         TEST("bytes that are no protocol", test_garbage),
         TEST("more bytes after the end", test_more_after_the_end),
+        TEST("a session that is taken over", test_taken_over),
         TEST("senders die", test_death),
     };
 
