@@ -403,6 +403,7 @@ static void accept_all(struct semel_router *router)
     struct sml_channel channel;
     struct sml_reason reason;
     enum sml_accept accepted = SML_ACCEPT_OK;
+    bool any = false;
 
     while (router->conn_count < router->options.connections) {
         sml_channel_init(&channel);
@@ -413,11 +414,13 @@ static void accept_all(struct semel_router *router)
             sml_channel_close(&channel);
         } else if (accepted == SML_ACCEPT_OK) {
             admit(router, &channel);
+            any = true;
         } else if (accepted != SML_ACCEPT_TURNED_AWAY) {
             break;
         }
     }
-    if (accepted == SML_ACCEPT_NONE)
+    /* Those that came just now could not say anything yet; if others wait, the listener calls. */
+    if (any || accepted == SML_ACCEPT_NONE)
         return;
     /* Full, or out of descriptors: others wait in the listener until a connection ends. */
     drop_silent(router);

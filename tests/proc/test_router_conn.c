@@ -262,6 +262,64 @@ static void test_taken_over(void **state)
     taken_over(false);
 }
 
+/* --- as many connections as there may be ----------------------------------------------------- */
+
+/* The last of them is served as the others are. */
+static void test_last_connection(void **state)
+{
+    for (uint32_t many = 1; many <= 3; many++) {
+        struct semel_router_options few = { .connections = many };
+        struct box box;
+        struct desk desk;
+        int fds[3];
+
+        (void)state;
+        open_desk_with(&desk, few);
+        open_box(&box, &desk, 3, NULL);
+        for (uint32_t i = 0; i + 1 < many; i++) {
+            fds[i] = connect_to(&box);
+            greet(&desk, fds[i], SML_CREATE, 1, (uint8_t)(20 + i), NULL);
+        }
+        others_go_on(&desk, &box);
+        close_desk(&desk);
+        for (uint32_t i = 0; i + 1 < many; i++)
+            close(fds[i]);
+    }
+}
+
+/* One more waits until one of them ends; one that has said nothing makes room at once. */
+static void test_one_too_many(void **state)
+{
+    struct semel_router_options few = { .connections = 1 };
+    struct box boxes[2];
+    struct desk desk;
+    int fd;
+
+    (void)state;
+    open_desk_with(&desk, few);
+    for (uint32_t i = 0; i < 2; i++)
+        open_box(&boxes[i], &desk, i, NULL);
+    fd = connect_to(&boxes[0]);
+    greet(&desk, fd, SML_CREATE, 1, 7, NULL);
+    assert_int_equal(semel_sender_start(boxes[0].sender), SEMEL_OK);
+    assert_int_equal(post(boxes[0].sender, 0, 0, 64, -1), SEMEL_OK);
+    settle(&desk);
+    assert_int_equal(boxes[0].got, 0);
+    close(fd);
+    boxes[0].wanted = 1;
+    assert_true(serve(&desk, has_all, &boxes[0], 30));
+    semel_sender_destroy(boxes[0].sender);
+    while (connections_of(&desk) > 0)
+        settle(&desk);
+    fd = connect_to(&boxes[1]);
+    settle(&desk);
+    assert_int_equal(connections_of(&desk), 1);
+    others_go_on(&desk, &boxes[1]);
+    assert_true(is_at_end(fd));
+    close(fd);
+    close_desk(&desk);
+}
+
 /* SIGKILL after a flush, and in the middle of all: what came whole is delivered, the rest of the
  * world goes on. */
 static void test_death(void **state)
@@ -305,6 +363,8 @@ int main(int argc, char **argv)
         TEST("bytes that are no protocol", test_garbage),
         TEST("more bytes after the end", test_more_after_the_end),
         TEST("a session that is taken over", test_taken_over),
+        TEST("the last connection there may be", test_last_connection),
+        TEST("one connection too many", test_one_too_many),
         TEST("senders die", test_death),
     };
 
