@@ -253,18 +253,17 @@ static void arm(struct sml_router_conn *conn, bool output)
                      SML_POLL_IN | (output ? SML_POLL_OUT : 0), (uint64_t)(uintptr_t)conn);
 }
 
-/* The machine has more, or did the socket take it all? */
+/* Is anything to be written? If need be, it is taken from the machine. */
 static bool fill(struct sml_router_conn *conn)
 {
+    if (conn->broken)
+        return false;
     if (conn->out_at < conn->out_end)
         return true;
-    if (conn->broken || !sml_peer_wants_write(&conn->peer))
+    if (!sml_peer_wants_write(&conn->peer))
         return false;
-    if (conn->out == NULL)
-        conn->out = malloc(OUT_BYTES);
-    conn->out_at = conn->out_end = 0;
-    if (conn->out)
-        conn->out_end = sml_peer_pull(&conn->peer, conn->out, OUT_BYTES, sml_clock_now());
+    conn->out_at = 0;
+    conn->out_end = sml_peer_pull(&conn->peer, conn->out, OUT_BYTES, sml_clock_now());
     return conn->out_end > 0;
 }
 
@@ -371,9 +370,13 @@ static void admit(struct semel_router *router, struct sml_channel *channel)
     struct sml_router_conn *conn = calloc(1, sizeof *conn);
     struct sml_principal principal = { channel->ids.known, channel->ids.uid, channel->ids.gid };
 
-    if (conn == NULL ||
+    if (conn)
+        conn->out = malloc(OUT_BYTES);
+    if (conn == NULL || conn->out == NULL ||
         !watch(router, channel->fd_read, on_conn, conn, &conn->watch, (uint64_t)(uintptr_t)conn)) {
         sml_channel_close(channel);
+        if (conn)
+            free(conn->out);
         free(conn);
         return;
     }

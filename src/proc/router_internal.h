@@ -74,7 +74,7 @@ struct sml_router_conn {
     struct sml_list inlets;
     uint8_t *rest; /* input that ends inside a frame */
     size_t rest_bytes;
-    uint8_t *out; /* output that the socket did not take */
+    uint8_t *out; /* OUT_BYTES: output that the socket did not take */
     size_t out_at, out_end;
     bool out_armed;
     bool touched; /* it is to be written to, and looked at */
