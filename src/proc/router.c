@@ -665,13 +665,24 @@ static bool read_more(struct semel_router *router, uint64_t until)
  * it began is there then, and it ends although they go on. */
 #define ROUNDS_WITHOUT_TIME 64
 
+/* Inside, the router cannot be stopped: it goes on when this has returned. */
+static bool ask(struct semel_router *router, bool (*condition)(void *user), void *user)
+{
+    bool holds;
+
+    router->busy = true;
+    holds = condition(user);
+    router->busy = false;
+    return holds;
+}
+
 /* Until the condition holds, or nothing is queued. */
 static bool deliver_queued(struct semel_router *router, bool (*condition)(void *user), void *user,
                            uint64_t until)
 {
     bool delivered = true, holds;
 
-    while (!(holds = condition(user)) && delivered) {
+    while (!(holds = ask(router, condition, user)) && delivered) {
         if (until != SML_NEVER && sml_clock_now() >= until)
             break;
         router->busy = true;
