@@ -73,10 +73,7 @@ struct semel_receiver *sml_router_admit(struct semel_router *router, struct seme
 
     if (body.size == SML_PIPE_BODY_BYTES)
         receiver = sml_router_find(router, body.data);
-    if (receiver == NULL || receiver->had_sender)
-        return NULL;
-    receiver->had_sender = true;
-    return receiver;
+    return receiver && !receiver->had_sender ? receiver : NULL;
 }
 
 /* --- what has arrived ---------------------------------------------------------------------- */
@@ -612,7 +609,6 @@ enum semel_status semel_router_close_pipe(struct semel_router *router,
         return status;
     if (receiver == NULL || receiver->router != router || receiver->closed)
         return SEMEL_INVALID;
-    inlet = receiver->inlet;
     if (!receiver->calling)
         forget_messages(receiver);
     inlet = receiver->inlet; /* its end may have been found */

@@ -106,12 +106,16 @@ static void begin(struct sml_router_conn *conn, struct sml_incoming *in, uint64_
 
     if (strcmp(in->method, SML_PIPE_METHOD) == 0 && in->stream && in->stream->takes)
         receiver = sml_router_admit(router, semel_bytes(in->body, (size_t)in->body_bytes));
-    inlet = receiver ? calloc(1, sizeof *inlet) : NULL;
-    if (inlet == NULL) {
+    if (receiver == NULL) {
         router->counters.refused++;
         sml_router_log(router, SEMEL_LOG_WARNING, "%s: a sender of no pipe was refused",
                        conn->channel.peer);
-        sml_callee_reject(callee, in, receiver ? SEMEL_NO_MEMORY : SEMEL_DENIED, "no such pipe");
+        sml_callee_reject(callee, in, SEMEL_DENIED, "no such pipe");
+        return;
+    }
+    inlet = calloc(1, sizeof *inlet);
+    if (inlet == NULL) {
+        sml_callee_reject(callee, in, SEMEL_NO_MEMORY, "no memory for a sender");
         return;
     }
     if (!sml_callee_begin(callee, in, 0, now)) {
@@ -123,6 +127,7 @@ static void begin(struct sml_router_conn *conn, struct sml_incoming *in, uint64_
     inlet->receiver = receiver;
     inlet->id = receiver->id;
     receiver->inlet = inlet;
+    receiver->had_sender = true;
     sml_list_push_back(&conn->inlets, &inlet->link);
     in->user = inlet;
     sml_router_arrived(inlet);

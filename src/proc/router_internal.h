@@ -130,7 +130,7 @@ void sml_router_log(const struct semel_router *router, enum semel_log_level leve
 
 /* --- router.c ----------------------------------------------------------------------------- */
 
-/* A sender's call has come: to its pipe, or NULL. */
+/* A sender's call has come: to its pipe, which had none before, or NULL. */
 struct semel_receiver *sml_router_admit(struct semel_router *router, struct semel_bytes body);
 /* There is something new at the inlet, which may end after this. */
 void sml_router_arrived(struct sml_inlet *inlet);
