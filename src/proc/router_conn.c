@@ -238,7 +238,7 @@ static bool read_conn(struct sml_router_conn *conn)
                        conn->peer.bye_text);
         conn->dead = true;
     }
-    return !conn->dead && io.bytes == SML_ROUTER_READ_BYTES;
+    return !conn->dead && have == SML_ROUTER_READ_BYTES;
 }
 
 /* --- what goes out ------------------------------------------------------------------------- */
