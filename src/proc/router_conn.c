@@ -287,7 +287,7 @@ static void write_conn(struct sml_router_conn *conn)
     arm(conn, io.kind == SML_IO_AGAIN);
 }
 
-static void watch_listener(struct semel_router *router, bool on);
+static enum semel_status watch_listener(struct semel_router *router);
 
 void sml_router_flush(struct semel_router *router)
 {
@@ -303,7 +303,7 @@ void sml_router_flush(struct semel_router *router)
             close_conn(conn);
     }
     if (router->conn_count < router->options.connections)
-        watch_listener(router, true); /* there is room again */
+        (void)watch_listener(router); /* there is room again */
 }
 
 /* --- new connections ----------------------------------------------------------------------- */
@@ -322,30 +322,35 @@ static void on_listener(struct semel_watch *watch, unsigned events, void *user)
 }
 
 /* The loop's or, by hand, the router's own. */
-static bool watch(struct semel_router *router, int fd, semel_watch_fn fn, void *user,
-                  struct semel_watch **out, uint64_t mark)
+static enum semel_status watch(struct semel_router *router, int fd, semel_watch_fn fn, void *user,
+                               struct semel_watch **out, uint64_t mark)
 {
     if (router->state == SML_ROUTER_ON_LOOP)
-        return semel_loop_watch(router->loop, fd, SEMEL_WATCH_READ, fn, user, out) == SEMEL_OK;
+        return semel_loop_watch(router->loop, fd, SEMEL_WATCH_READ, fn, user, out);
     *out = NULL;
-    return sml_epoll_add(&router->epoll, fd, SML_POLL_IN, mark) == SEMEL_OK;
+    return sml_epoll_add(&router->epoll, fd, SML_POLL_IN, mark);
 }
 
-static void watch_listener(struct semel_router *router, bool on)
+static enum semel_status watch_listener(struct semel_router *router)
 {
-    int fd = router->listener.fd;
+    enum semel_status status;
 
-    if (router->accepting == on)
+    if (router->accepting)
+        return SEMEL_OK;
+    status = watch(router, router->listener.fd, on_listener, router, &router->watch, LISTENER_MARK);
+    router->accepting = status == SEMEL_OK;
+    return status;
+}
+
+static void leave_listener(struct semel_router *router)
+{
+    if (!router->accepting)
         return;
-    router->accepting = on;
-    if (on) {
-        router->accepting = watch(router, fd, on_listener, router, &router->watch, LISTENER_MARK);
-        return;
-    }
+    router->accepting = false;
     if (router->watch)
         (void)semel_watch_remove(router->watch);
     else
-        sml_epoll_remove(&router->epoll, fd);
+        sml_epoll_remove(&router->epoll, router->listener.fd);
     router->watch = NULL;
 }
 
@@ -378,7 +383,8 @@ static void admit(struct semel_router *router, struct sml_channel *channel)
     if (conn)
         conn->out = malloc(OUT_BYTES);
     if (conn == NULL || conn->out == NULL ||
-        !watch(router, channel->fd_read, on_conn, conn, &conn->watch, (uint64_t)(uintptr_t)conn)) {
+        watch(router, channel->fd_read, on_conn, conn, &conn->watch, (uint64_t)(uintptr_t)conn) !=
+            SEMEL_OK) {
         sml_channel_close(channel);
         if (conn)
             free(conn->out);
@@ -433,7 +439,7 @@ static void accept_all(struct semel_router *router)
     /* Full, or out of descriptors: others wait in the listener until a connection ends. */
     drop_silent(router);
     if (router->conn_count > 0)
-        watch_listener(router, false);
+        leave_listener(router);
 }
 
 bool sml_router_read(struct semel_router *router, uint64_t until)
@@ -458,10 +464,10 @@ void sml_router_leave_loop(struct semel_router *router)
 {
     bool accepting = router->accepting;
 
-    watch_listener(router, false);
+    leave_listener(router);
     router->state = SML_ROUTER_BY_HAND;
     if (accepting)
-        watch_listener(router, true);
+        (void)watch_listener(router);
     for (struct sml_list *node = router->conns.next; node != &router->conns; node = node->next) {
         struct sml_router_conn *conn = SML_CONTAINER(node, struct sml_router_conn, all);
         uint32_t events = SML_POLL_IN | (conn->out_armed ? SML_POLL_OUT : 0);
@@ -530,18 +536,14 @@ enum semel_status sml_router_open(struct semel_router *router)
         status = listen_at(router);
     if (status == SEMEL_OK)
         status = sml_router_open_sides(router);
-    if (status != SEMEL_OK)
-        return status;
-    watch_listener(router, true);
-    return router->accepting ? SEMEL_OK : SEMEL_LIMIT;
+    return status == SEMEL_OK ? watch_listener(router) : status;
 }
 
 void sml_router_close(struct semel_router *router)
 {
     while (!sml_list_empty(&router->conns))
         close_conn(SML_CONTAINER(router->conns.next, struct sml_router_conn, all));
-    if (router->listener.fd >= 0)
-        watch_listener(router, false);
+    leave_listener(router);
     sml_epoll_close(&router->epoll);
     if (router->listener.fd >= 0)
         sml_listener_close(&router->listener);
