@@ -322,8 +322,6 @@ static bool deliver_one(struct semel_router *router)
     return false;
 }
 
-static void on_more(void *user);
-
 void sml_router_turn(struct semel_router *router)
 {
     uint32_t left = router->options.turn_messages;
@@ -337,16 +335,13 @@ void sml_router_turn(struct semel_router *router)
     }
     router->busy = false;
     sml_router_flush(router);
-    if (!sml_list_empty(&router->waiting) && router->more == NULL)
-        (void)!semel_loop_timer(router->loop, 0, on_more, router, &router->more);
+    if (!sml_list_empty(&router->waiting))
+        sml_router_arm(router, &router->more, sml_clock_now());
 }
 
-static void on_more(void *user)
+static void on_more(struct sml_moment *moment)
 {
-    struct semel_router *router = user;
-
-    router->more = NULL;
-    sml_router_turn(router);
+    sml_router_turn(SML_CONTAINER(moment, struct semel_router, more));
 }
 
 /* --- states -------------------------------------------------------------------------------- */
@@ -393,6 +388,7 @@ enum semel_status semel_router_create(struct semel_router **out, struct semel_lo
         return SEMEL_NO_MEMORY;
     router->loop = loop;
     router->epoll.fd = router->sides_fd = -1;
+    sml_moment_init(&router->more, on_more);
     sml_list_init(&router->sides);
     sml_list_init(&router->conns);
     sml_list_init(&router->waiting);
@@ -431,9 +427,7 @@ enum semel_status semel_router_start(struct semel_router *router)
 /* The loop routes no more. */
 static void leave_loop(struct semel_router *router)
 {
-    if (router->more)
-        (void)semel_timer_cancel(router->more);
-    router->more = NULL;
+    sml_router_disarm(router, &router->more);
     if (router->state == SML_ROUTER_ON_LOOP)
         sml_router_leave_loop(router);
     router->state = SML_ROUTER_BY_HAND;

@@ -6,6 +6,7 @@
 #include <semel/router.h>
 
 #include "base/compiler.h"
+#include "base/executor.h"
 #include "base/list.h"
 #include "base/table.h"
 #include "io/channel.h"
@@ -104,7 +105,7 @@ struct semel_router {
     bool busy;                 /* inside a turn: it cannot be stopped */
     bool slot_returned;        /* its sender may wait for nothing else */
     struct semel_watch *watch; /* of the listener */
-    struct semel_timer *more;  /* there is more to be delivered than one turn may; NULL: not */
+    struct sml_moment more;    /* there is more to be delivered than one turn may */
     bool accepting;            /* the listener is watched */
 
     struct sml_epoll epoll; /* by hand: the listener and the connections */
@@ -124,6 +125,22 @@ struct semel_router {
     struct sml_list waiting;
     struct semel_router_counters counters;
 };
+
+/* On the loop: a moment of the router's own needs no memory. */
+static inline void sml_router_arm(struct semel_router *router, struct sml_moment *moment,
+                                  uint64_t at)
+{
+    struct sml_executor *executor = sml_executor_of(router->loop);
+
+    executor->ops->arm(executor, moment, at);
+}
+
+static inline void sml_router_disarm(struct semel_router *router, struct sml_moment *moment)
+{
+    struct sml_executor *executor = sml_executor_of(router->loop);
+
+    executor->ops->disarm(executor, moment);
+}
 
 void sml_router_log(const struct semel_router *router, enum semel_log_level level,
                     const char *format, ...) SML_PRINTF(3, 4);
