@@ -302,7 +302,7 @@ void sml_router_flush(struct semel_router *router)
         if (conn->dead)
             close_conn(conn);
     }
-    if (router->conn_count < router->options.connections)
+    if (router->conn_count < router->options.connections && router->paused_until == 0)
         (void)watch_listener(router); /* there is room again */
 }
 
@@ -412,6 +412,14 @@ static void drop_silent(struct semel_router *router)
     }
 }
 
+/* What there is too little of may come back without a word. */
+static void begin_pause(struct semel_router *router)
+{
+    router->paused_until = sml_time_add(sml_clock_now(), SML_LISTENER_PAUSE_MS * SML_MS);
+    if (router->state == SML_ROUTER_ON_LOOP)
+        sml_router_arm(router, &router->pause, router->paused_until);
+}
+
 static void accept_all(struct semel_router *router)
 {
     struct sml_channel channel;
@@ -436,10 +444,26 @@ static void accept_all(struct semel_router *router)
     /* Those that came just now could not say anything yet; if others wait, the listener calls. */
     if (any || accepted == SML_ACCEPT_NONE)
         return;
-    /* Full, or out of descriptors: others wait in the listener until a connection ends. */
+    /* Full, or out of descriptors: others wait in the listener until a connection ends, or until it
+     * may be otherwise. */
     drop_silent(router);
-    if (router->conn_count > 0)
-        leave_listener(router);
+    leave_listener(router);
+    if (accepted == SML_ACCEPT_PAUSE)
+        begin_pause(router);
+}
+
+static void end_pause(struct semel_router *router)
+{
+    router->paused_until = 0;
+    sml_router_disarm(router, &router->pause);
+}
+
+static void on_pause_over(struct sml_moment *moment)
+{
+    struct semel_router *router = SML_CONTAINER(moment, struct semel_router, pause);
+
+    end_pause(router);
+    sml_router_turn(router); /* at its end the listener is watched */
 }
 
 bool sml_router_read(struct semel_router *router, uint64_t until)
@@ -447,7 +471,11 @@ bool sml_router_read(struct semel_router *router, uint64_t until)
     struct epoll_event events[EVENTS_MAX];
     int count;
 
+    if (router->paused_until)
+        until = sml_time_min(until, router->paused_until);
     count = sml_epoll_wait(&router->epoll, events, EVENTS_MAX, until);
+    if (router->paused_until && sml_clock_now() >= router->paused_until)
+        end_pause(router);
     for (int i = 0; i < count; i++) {
         struct sml_router_conn *conn = (struct sml_router_conn *)(uintptr_t)events[i].data.u64;
 
@@ -465,6 +493,7 @@ void sml_router_leave_loop(struct semel_router *router)
     bool accepting = router->accepting;
 
     leave_listener(router);
+    sml_router_disarm(router, &router->pause); /* sml_router_read ends it */
     router->state = SML_ROUTER_BY_HAND;
     if (accepting)
         (void)watch_listener(router);
@@ -526,6 +555,7 @@ enum semel_status sml_router_open(struct semel_router *router)
     router->listener.fd = -1;
     router->listener.fd_lock = router->listener.fd_spare = -1;
     router->directory[0] = '\0';
+    sml_moment_init(&router->pause, on_pause_over);
     init_host(router);
     router->read_buffer = malloc(SML_ROUTER_READ_BYTES);
     if (router->read_buffer == NULL)
@@ -544,6 +574,7 @@ void sml_router_close(struct semel_router *router)
     while (!sml_list_empty(&router->conns))
         close_conn(SML_CONTAINER(router->conns.next, struct sml_router_conn, all));
     leave_listener(router);
+    end_pause(router);
     sml_epoll_close(&router->epoll);
     if (router->listener.fd >= 0)
         sml_listener_close(&router->listener);

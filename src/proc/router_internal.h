@@ -107,6 +107,8 @@ struct semel_router {
     struct semel_watch *watch; /* of the listener */
     struct sml_moment more;    /* there is more to be delivered than one turn may */
     bool accepting;            /* the listener is watched */
+    uint64_t paused_until;     /* nothing can be accepted, and it is not watched; 0: it may be */
+    struct sml_moment pause;   /* on the loop: its end */
 
     struct sml_epoll epoll; /* by hand: the listener and the connections */
     struct sml_listener listener;

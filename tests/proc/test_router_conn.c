@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Senders that lie, die, or are none. */
+#include <sys/resource.h>
+
 #include "proc/router_internal.h"
 #include "router_kit.h"
 #include "wire/frame.h"
@@ -60,6 +62,11 @@ static uint64_t connections_of(const struct desk *desk)
 
     semel_router_counters(desk->router, &counters);
     return counters.connections;
+}
+
+static bool two_are_there(void *user)
+{
+    return connections_of(user) == 2;
 }
 
 /* Another sender than the bad one. */
@@ -320,6 +327,56 @@ static void test_one_too_many(void **state)
     close_desk(&desk);
 }
 
+static void let_descriptors(rlim_t many)
+{
+    struct rlimit limit;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = many;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* While nothing can be accepted the loop rests; it goes on by itself when it can. */
+static void test_no_descriptors(void **state)
+{
+    struct rlimit before;
+    bool rests = false;
+    struct box box;
+    struct desk desk;
+    int served, waits;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    open_desk(&desk);
+    open_box(&box, &desk, 3, NULL);
+    served = connect_to(&box);
+    greet(&desk, served, SML_CREATE, 1, 7, NULL);
+    waits = connect_to(&box);
+    for (int i = 0; i < 1000 && !rests; i++) {
+        let_descriptors(0);
+        assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+        let_descriptors(before.rlim_cur);
+        rests = semel_loop_timeout_ns(desk.loop) > 0;
+    }
+    assert_true(rests);
+    while (connections_of(&desk) < 2)
+        assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+    close(waits);
+    while (connections_of(&desk) > 1)
+        settle(&desk);
+    /* By hand, too. */
+    waits = connect_to(&box);
+    let_descriptors(0);
+    assert_int_equal(semel_router_route_until(desk.router, never, NULL, 10), SEMEL_DEADLINE);
+    let_descriptors(before.rlim_cur);
+    assert_int_equal(connections_of(&desk), 1);
+    assert_int_equal(semel_router_route_until(desk.router, two_are_there, &desk, 30000), SEMEL_OK);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+    close(waits);
+    close(served);
+}
+
 /* SIGKILL after a flush, and in the middle of all: what came whole is delivered, the rest of the
  * world goes on. */
 static void test_death(void **state)
@@ -365,6 +422,7 @@ int main(int argc, char **argv)
         TEST("a session that is taken over", test_taken_over),
         TEST("the last connection there may be", test_last_connection),
         TEST("one connection too many", test_one_too_many),
+        TEST("nothing can be accepted", test_no_descriptors),
         TEST("senders die", test_death),
     };
 
