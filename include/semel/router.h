@@ -67,12 +67,12 @@ SEMEL_API enum semel_status semel_router_start(struct semel_router *router) SEME
 /* Route no more: every pipe that is open is closed, unheard; senders learn of it. What had arrived
  * and was not delivered is dropped, counted and logged: see semel_router_route_until to have it
  * delivered first. out_open: how many pipes were open; may be NULL. Returns: OK; STOPPED (it was
- * not started); WOULD_DEADLOCK in a receiver's call; DENIED, FORKED. Thread: loop thread.
- * Blocks: no. Since: 0.4 */
+ * not started); WOULD_DEADLOCK in a receiver's call, or in a condition of semel_router_route_until;
+ * DENIED, FORKED. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_router_stop(struct semel_router *router, uint32_t *out_open);
 
-/* Stop it if need be, and free it. NULL is fine. Returns: OK; WOULD_DEADLOCK in a receiver's call
- * (nothing was done); DENIED, FORKED. Thread: loop thread. Since: 0.4 */
+/* Stop it if need be, and free it. NULL is fine. Returns: OK; WOULD_DEADLOCK, as semel_router_stop
+ * (nothing was done); DENIED, FORKED. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_router_destroy(struct semel_router *router);
 
 /* What becomes of messages that come faster than the receiver takes them. */
@@ -111,19 +111,19 @@ SEMEL_API enum semel_status semel_router_pipe(struct semel_router *router,
                                               struct semel_sender **out_sender) SEMEL_MUST_USE;
 
 /* The receiver is called no more, and is gone. What its sender sends from now on is dropped,
- * counted and logged. Returns: OK; STOPPED; DENIED, FORKED. Thread: loop
- * thread, its own call included. Since: 0.4 */
+ * counted and logged. Returns: OK; INVALID; STOPPED; DENIED, FORKED. Thread: loop
+ * thread, its own call included. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_router_close_pipe(struct semel_router *router,
                                                     struct semel_receiver *receiver);
 
-/* Its pipe's id; UINT64_MAX for NULL. Thread: loop thread. Since: 0.4 */
+/* Its pipe's id; UINT64_MAX for NULL. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API uint64_t semel_receiver_id(const struct semel_receiver *receiver);
 
 #define SEMEL_TICKET_BYTES 256
 
 /* The text for a sender in another process, of at most SEMEL_TICKET_BYTES with its NUL. Whoever has
  * it, and is the same user, may send. Returns: OK; INVALID; TOO_LARGE (out is as it was). Thread:
- * loop thread. Since: 0.4 */
+ * loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_receiver_ticket(const struct semel_receiver *receiver, char *out,
                                                   size_t size) SEMEL_MUST_USE;
 
@@ -131,7 +131,8 @@ SEMEL_API enum semel_status semel_receiver_ticket(const struct semel_receiver *r
  * From now on the loop routes nothing: the rest of the router's life is this function, or its stop.
  * timeout_ms: 0 delivers what was sent before; negative: no limit. It holds, too, if messages never
  * end. Returns: OK; DEADLINE (the condition does not hold); STOPPED; WOULD_DEADLOCK in a receiver's
- * call; INVALID, DENIED, FORKED. Thread: loop thread. Blocks: at most timeout_ms. Since: 0.4 */
+ * call, or in a condition; INVALID, DENIED, FORKED. Thread: loop thread. Blocks: at most
+ * timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_router_route_until(struct semel_router *router,
                                                      bool (*condition)(void *user), void *user,
                                                      int64_t timeout_ms) SEMEL_MUST_USE;
@@ -146,7 +147,7 @@ struct semel_router_counters {
     uint64_t refused;     /* senders that named no pipe of theirs, or broke the protocol */
 };
 
-/* A snapshot. Thread: loop thread. Since: 0.4 */
+/* A snapshot. Thread: loop thread. Blocks: no. Since: 0.4 */
 SEMEL_API void semel_router_counters(const struct semel_router *router,
                                      struct semel_router_counters *out_counters);
 
@@ -156,7 +157,7 @@ SEMEL_API void semel_router_counters(const struct semel_router *router,
 /* --- senders: in any process of the same user ---------------------------------------------- */
 
 /* A sender for a ticket. out: owned by caller. Returns: OK; INVALID (no ticket); NO_MEMORY.
- * Thread: any thread. Since: 0.4 */
+ * Thread: any thread. Blocks: no. Since: 0.4 */
 SEMEL_API enum semel_status semel_sender_create(struct semel_sender **out, const char *ticket)
     SEMEL_MUST_USE;
 
@@ -195,12 +196,14 @@ SEMEL_API enum semel_status semel_sender_flush(struct semel_sender *sender, int6
     SEMEL_MUST_USE;
 
 /* open -> closed, after a flush of at most timeout_ms. Returns: OK; WOULD_BLOCK (it is closed, and
- * some messages were not written in time: they will be if this process lives on); INVALID (not
- * started); ALREADY; FORKED. Thread: one at a time. Blocks: at most timeout_ms. Since: 0.4 */
+ * some messages were not written in time: they will be while this process lives on, until its last
+ * sender to the same router is destroyed); INVALID (not started); ALREADY; FORKED. Thread: one at a
+ * time. Blocks: at most timeout_ms. Since: 0.4 */
 SEMEL_API enum semel_status semel_sender_stop(struct semel_sender *sender, int64_t timeout_ms);
 
-/* Stop it if need be, without waiting, and free it. NULL is fine. Thread: one at a time; not in a
- * callback of a client. Since: 0.4 */
+/* Stop it if need be, without waiting, and free it. NULL is fine. With the last sender of this
+ * process to its router goes what was not written. Thread: one at a time; not in a callback of a
+ * client. Blocks: the last one until the I/O thread of its connection has ended. Since: 0.4 */
 SEMEL_API void semel_sender_destroy(struct semel_sender *sender);
 
 #ifdef __cplusplus

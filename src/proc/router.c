@@ -73,10 +73,7 @@ struct semel_receiver *sml_router_admit(struct semel_router *router, struct seme
 
     if (body.size == SML_PIPE_BODY_BYTES)
         receiver = sml_router_find(router, body.data);
-    if (receiver == NULL || receiver->had_sender)
-        return NULL;
-    receiver->had_sender = true;
-    return receiver;
+    return receiver && !receiver->had_sender ? receiver : NULL;
 }
 
 /* --- what has arrived ---------------------------------------------------------------------- */
@@ -325,8 +322,6 @@ static bool deliver_one(struct semel_router *router)
     return false;
 }
 
-static void on_more(void *user);
-
 void sml_router_turn(struct semel_router *router)
 {
     uint32_t left = router->options.turn_messages;
@@ -340,16 +335,13 @@ void sml_router_turn(struct semel_router *router)
     }
     router->busy = false;
     sml_router_flush(router);
-    if (!sml_list_empty(&router->waiting) && router->more == NULL)
-        (void)!semel_loop_timer(router->loop, 0, on_more, router, &router->more);
+    if (!sml_list_empty(&router->waiting))
+        sml_router_arm(router, &router->more, sml_clock_now());
 }
 
-static void on_more(void *user)
+static void on_more(struct sml_moment *moment)
 {
-    struct semel_router *router = user;
-
-    router->more = NULL;
-    sml_router_turn(router);
+    sml_router_turn(SML_CONTAINER(moment, struct semel_router, more));
 }
 
 /* --- states -------------------------------------------------------------------------------- */
@@ -396,6 +388,7 @@ enum semel_status semel_router_create(struct semel_router **out, struct semel_lo
         return SEMEL_NO_MEMORY;
     router->loop = loop;
     router->epoll.fd = router->sides_fd = -1;
+    sml_moment_init(&router->more, on_more);
     sml_list_init(&router->sides);
     sml_list_init(&router->conns);
     sml_list_init(&router->waiting);
@@ -434,9 +427,7 @@ enum semel_status semel_router_start(struct semel_router *router)
 /* The loop routes no more. */
 static void leave_loop(struct semel_router *router)
 {
-    if (router->more)
-        (void)semel_timer_cancel(router->more);
-    router->more = NULL;
+    sml_router_disarm(router, &router->more);
     if (router->state == SML_ROUTER_ON_LOOP)
         sml_router_leave_loop(router);
     router->state = SML_ROUTER_BY_HAND;
@@ -612,7 +603,6 @@ enum semel_status semel_router_close_pipe(struct semel_router *router,
         return status;
     if (receiver == NULL || receiver->router != router || receiver->closed)
         return SEMEL_INVALID;
-    inlet = receiver->inlet;
     if (!receiver->calling)
         forget_messages(receiver);
     inlet = receiver->inlet; /* its end may have been found */
@@ -665,13 +655,24 @@ static bool read_more(struct semel_router *router, uint64_t until)
  * it began is there then, and it ends although they go on. */
 #define ROUNDS_WITHOUT_TIME 64
 
+/* Inside, the router cannot be stopped: it goes on when this has returned. */
+static bool ask(struct semel_router *router, bool (*condition)(void *user), void *user)
+{
+    bool holds;
+
+    router->busy = true;
+    holds = condition(user);
+    router->busy = false;
+    return holds;
+}
+
 /* Until the condition holds, or nothing is queued. */
 static bool deliver_queued(struct semel_router *router, bool (*condition)(void *user), void *user,
                            uint64_t until)
 {
     bool delivered = true, holds;
 
-    while (!(holds = condition(user)) && delivered) {
+    while (!(holds = ask(router, condition, user)) && delivered) {
         if (until != SML_NEVER && sml_clock_now() >= until)
             break;
         router->busy = true;

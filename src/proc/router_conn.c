@@ -5,7 +5,8 @@
  * the same host, peer and callee machines as a server's, without threads and without locks: a
  * connection is read, its machine fed, and what is new goes to the pipes; what is to be said
  * (WELCOME, credits, replies) is written at the end of the turn. A connection that ends takes its
- * session with it: a worker that is gone does not come back. */
+ * session with it: a worker that is gone does not come back. If a newer connection took the session
+ * over, it has the inlets, too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,6 @@ static void end_session(struct sml_router_conn *conn)
     sml_host_end(&router->host, session);
     SML_ASSERT(sml_session_is_over(session));
     sml_session_free(&router->host, session);
-    conn->peer.session = NULL;
 }
 
 static void close_conn(struct sml_router_conn *conn)
@@ -106,12 +106,16 @@ static void begin(struct sml_router_conn *conn, struct sml_incoming *in, uint64_
 
     if (strcmp(in->method, SML_PIPE_METHOD) == 0 && in->stream && in->stream->takes)
         receiver = sml_router_admit(router, semel_bytes(in->body, (size_t)in->body_bytes));
-    inlet = receiver ? calloc(1, sizeof *inlet) : NULL;
-    if (inlet == NULL) {
+    if (receiver == NULL) {
         router->counters.refused++;
         sml_router_log(router, SEMEL_LOG_WARNING, "%s: a sender of no pipe was refused",
                        conn->channel.peer);
-        sml_callee_reject(callee, in, receiver ? SEMEL_NO_MEMORY : SEMEL_DENIED, "no such pipe");
+        sml_callee_reject(callee, in, SEMEL_DENIED, "no such pipe");
+        return;
+    }
+    inlet = calloc(1, sizeof *inlet);
+    if (inlet == NULL) {
+        sml_callee_reject(callee, in, SEMEL_NO_MEMORY, "no memory for a sender");
         return;
     }
     if (!sml_callee_begin(callee, in, 0, now)) {
@@ -123,6 +127,7 @@ static void begin(struct sml_router_conn *conn, struct sml_incoming *in, uint64_
     inlet->receiver = receiver;
     inlet->id = receiver->id;
     receiver->inlet = inlet;
+    receiver->had_sender = true;
     sml_list_push_back(&conn->inlets, &inlet->link);
     in->user = inlet;
     sml_router_arrived(inlet);
@@ -147,16 +152,27 @@ static void collect(struct sml_router_conn *conn, uint64_t now)
         continue;
 }
 
+/* The session is conn's now, and so are the inlets of its calls. */
+static void take_over(struct sml_router_conn *conn, struct sml_router_conn *loser)
+{
+    struct sml_list *inlets = &loser->inlets;
+
+    for (struct sml_list *node = inlets->next; node != inlets; node = node->next)
+        SML_CONTAINER(node, struct sml_inlet, link)->conn = conn;
+    sml_list_move_all(&conn->inlets, inlets);
+    loser->touched = loser->dead = true; /* it is told why */
+}
+
 static void on_hello(struct sml_router_conn *conn, const struct sml_hello *hello, uint64_t now)
 {
     struct sml_peer *loser = NULL;
 
     sml_host_hello(&conn->router->host, &conn->peer, hello, &loser, now);
     if (loser)
-        end_session(SML_CONTAINER(loser, struct sml_router_conn, peer));
+        take_over(conn, SML_CONTAINER(loser, struct sml_router_conn, peer));
 }
 
-/* Returns the bytes consumed. */
+/* Returns the bytes consumed: all of them, if nothing that follows is heard any more. */
 static size_t feed(struct sml_router_conn *conn, const uint8_t *data, size_t size)
 {
     uint64_t now = sml_clock_now();
@@ -172,13 +188,16 @@ static size_t feed(struct sml_router_conn *conn, const uint8_t *data, size_t siz
             on_hello(conn, &hello, now);
     }
     conn->touched = true;
-    if (event == SML_PEER_ENDED)
+    if (event == SML_PEER_ENDED) {
         conn->dead = true;
+        return size;
+    }
     return at;
 }
 
 static bool keep_rest(struct sml_router_conn *conn, const uint8_t *data, size_t bytes)
 {
+    SML_ASSERT(bytes < SML_FRAME_BYTES_MAX); /* it ends inside a frame */
     conn->rest_bytes = bytes;
     if (bytes == 0) {
         free(conn->rest);
@@ -219,7 +238,7 @@ static bool read_conn(struct sml_router_conn *conn)
                        conn->peer.bye_text);
         conn->dead = true;
     }
-    return !conn->dead && io.bytes == SML_ROUTER_READ_BYTES;
+    return !conn->dead && have == SML_ROUTER_READ_BYTES;
 }
 
 /* --- what goes out ------------------------------------------------------------------------- */
@@ -239,18 +258,17 @@ static void arm(struct sml_router_conn *conn, bool output)
                      SML_POLL_IN | (output ? SML_POLL_OUT : 0), (uint64_t)(uintptr_t)conn);
 }
 
-/* The machine has more, or did the socket take it all? */
+/* Is anything to be written? If need be, it is taken from the machine. */
 static bool fill(struct sml_router_conn *conn)
 {
+    if (conn->broken)
+        return false;
     if (conn->out_at < conn->out_end)
         return true;
-    if (conn->broken || !sml_peer_wants_write(&conn->peer))
+    if (!sml_peer_wants_write(&conn->peer))
         return false;
-    if (conn->out == NULL)
-        conn->out = malloc(OUT_BYTES);
-    conn->out_at = conn->out_end = 0;
-    if (conn->out)
-        conn->out_end = sml_peer_pull(&conn->peer, conn->out, OUT_BYTES, sml_clock_now());
+    conn->out_at = 0;
+    conn->out_end = sml_peer_pull(&conn->peer, conn->out, OUT_BYTES, sml_clock_now());
     return conn->out_end > 0;
 }
 
@@ -269,7 +287,7 @@ static void write_conn(struct sml_router_conn *conn)
     arm(conn, io.kind == SML_IO_AGAIN);
 }
 
-static void watch_listener(struct semel_router *router, bool on);
+static enum semel_status watch_listener(struct semel_router *router);
 
 void sml_router_flush(struct semel_router *router)
 {
@@ -284,8 +302,8 @@ void sml_router_flush(struct semel_router *router)
         if (conn->dead)
             close_conn(conn);
     }
-    if (router->conn_count < router->options.connections)
-        watch_listener(router, true); /* there is room again */
+    if (router->conn_count < router->options.connections && router->paused_until == 0)
+        (void)watch_listener(router); /* there is room again */
 }
 
 /* --- new connections ----------------------------------------------------------------------- */
@@ -304,30 +322,35 @@ static void on_listener(struct semel_watch *watch, unsigned events, void *user)
 }
 
 /* The loop's or, by hand, the router's own. */
-static bool watch(struct semel_router *router, int fd, semel_watch_fn fn, void *user,
-                  struct semel_watch **out, uint64_t mark)
+static enum semel_status watch(struct semel_router *router, int fd, semel_watch_fn fn, void *user,
+                               struct semel_watch **out, uint64_t mark)
 {
     if (router->state == SML_ROUTER_ON_LOOP)
-        return semel_loop_watch(router->loop, fd, SEMEL_WATCH_READ, fn, user, out) == SEMEL_OK;
+        return semel_loop_watch(router->loop, fd, SEMEL_WATCH_READ, fn, user, out);
     *out = NULL;
-    return sml_epoll_add(&router->epoll, fd, SML_POLL_IN, mark) == SEMEL_OK;
+    return sml_epoll_add(&router->epoll, fd, SML_POLL_IN, mark);
 }
 
-static void watch_listener(struct semel_router *router, bool on)
+static enum semel_status watch_listener(struct semel_router *router)
 {
-    int fd = router->listener.fd;
+    enum semel_status status;
 
-    if (router->accepting == on)
+    if (router->accepting)
+        return SEMEL_OK;
+    status = watch(router, router->listener.fd, on_listener, router, &router->watch, LISTENER_MARK);
+    router->accepting = status == SEMEL_OK;
+    return status;
+}
+
+static void leave_listener(struct semel_router *router)
+{
+    if (!router->accepting)
         return;
-    router->accepting = on;
-    if (on) {
-        router->accepting = watch(router, fd, on_listener, router, &router->watch, LISTENER_MARK);
-        return;
-    }
+    router->accepting = false;
     if (router->watch)
         (void)semel_watch_remove(router->watch);
     else
-        sml_epoll_remove(&router->epoll, fd);
+        sml_epoll_remove(&router->epoll, router->listener.fd);
     router->watch = NULL;
 }
 
@@ -357,9 +380,14 @@ static void admit(struct semel_router *router, struct sml_channel *channel)
     struct sml_router_conn *conn = calloc(1, sizeof *conn);
     struct sml_principal principal = { channel->ids.known, channel->ids.uid, channel->ids.gid };
 
-    if (conn == NULL ||
-        !watch(router, channel->fd_read, on_conn, conn, &conn->watch, (uint64_t)(uintptr_t)conn)) {
+    if (conn)
+        conn->out = malloc(OUT_BYTES);
+    if (conn == NULL || conn->out == NULL ||
+        watch(router, channel->fd_read, on_conn, conn, &conn->watch, (uint64_t)(uintptr_t)conn) !=
+            SEMEL_OK) {
         sml_channel_close(channel);
+        if (conn)
+            free(conn->out);
         free(conn);
         return;
     }
@@ -384,11 +412,20 @@ static void drop_silent(struct semel_router *router)
     }
 }
 
+/* What there is too little of may come back without a word. */
+static void begin_pause(struct semel_router *router)
+{
+    router->paused_until = sml_time_add(sml_clock_now(), SML_LISTENER_PAUSE_MS * SML_MS);
+    if (router->state == SML_ROUTER_ON_LOOP)
+        sml_router_arm(router, &router->pause, router->paused_until);
+}
+
 static void accept_all(struct semel_router *router)
 {
     struct sml_channel channel;
     struct sml_reason reason;
     enum sml_accept accepted = SML_ACCEPT_OK;
+    bool any = false;
 
     while (router->conn_count < router->options.connections) {
         sml_channel_init(&channel);
@@ -399,16 +436,34 @@ static void accept_all(struct semel_router *router)
             sml_channel_close(&channel);
         } else if (accepted == SML_ACCEPT_OK) {
             admit(router, &channel);
+            any = true;
         } else if (accepted != SML_ACCEPT_TURNED_AWAY) {
             break;
         }
     }
-    if (accepted == SML_ACCEPT_NONE)
+    /* Those that came just now could not say anything yet; if others wait, the listener calls. */
+    if (any || accepted == SML_ACCEPT_NONE)
         return;
-    /* Full, or out of descriptors: others wait in the listener until a connection ends. */
+    /* Full, or out of descriptors: others wait in the listener until a connection ends, or until it
+     * may be otherwise. */
     drop_silent(router);
-    if (router->conn_count > 0)
-        watch_listener(router, false);
+    leave_listener(router);
+    if (accepted == SML_ACCEPT_PAUSE)
+        begin_pause(router);
+}
+
+static void end_pause(struct semel_router *router)
+{
+    router->paused_until = 0;
+    sml_router_disarm(router, &router->pause);
+}
+
+static void on_pause_over(struct sml_moment *moment)
+{
+    struct semel_router *router = SML_CONTAINER(moment, struct semel_router, pause);
+
+    end_pause(router);
+    sml_router_turn(router); /* at its end the listener is watched */
 }
 
 bool sml_router_read(struct semel_router *router, uint64_t until)
@@ -416,7 +471,11 @@ bool sml_router_read(struct semel_router *router, uint64_t until)
     struct epoll_event events[EVENTS_MAX];
     int count;
 
+    if (router->paused_until)
+        until = sml_time_min(until, router->paused_until);
     count = sml_epoll_wait(&router->epoll, events, EVENTS_MAX, until);
+    if (router->paused_until && sml_clock_now() >= router->paused_until)
+        end_pause(router);
     for (int i = 0; i < count; i++) {
         struct sml_router_conn *conn = (struct sml_router_conn *)(uintptr_t)events[i].data.u64;
 
@@ -433,10 +492,11 @@ void sml_router_leave_loop(struct semel_router *router)
 {
     bool accepting = router->accepting;
 
-    watch_listener(router, false);
+    leave_listener(router);
+    sml_router_disarm(router, &router->pause); /* sml_router_read ends it */
     router->state = SML_ROUTER_BY_HAND;
     if (accepting)
-        watch_listener(router, true);
+        (void)watch_listener(router);
     for (struct sml_list *node = router->conns.next; node != &router->conns; node = node->next) {
         struct sml_router_conn *conn = SML_CONTAINER(node, struct sml_router_conn, all);
         uint32_t events = SML_POLL_IN | (conn->out_armed ? SML_POLL_OUT : 0);
@@ -495,6 +555,7 @@ enum semel_status sml_router_open(struct semel_router *router)
     router->listener.fd = -1;
     router->listener.fd_lock = router->listener.fd_spare = -1;
     router->directory[0] = '\0';
+    sml_moment_init(&router->pause, on_pause_over);
     init_host(router);
     router->read_buffer = malloc(SML_ROUTER_READ_BYTES);
     if (router->read_buffer == NULL)
@@ -505,18 +566,15 @@ enum semel_status sml_router_open(struct semel_router *router)
         status = listen_at(router);
     if (status == SEMEL_OK)
         status = sml_router_open_sides(router);
-    if (status != SEMEL_OK)
-        return status;
-    watch_listener(router, true);
-    return router->accepting ? SEMEL_OK : SEMEL_LIMIT;
+    return status == SEMEL_OK ? watch_listener(router) : status;
 }
 
 void sml_router_close(struct semel_router *router)
 {
     while (!sml_list_empty(&router->conns))
         close_conn(SML_CONTAINER(router->conns.next, struct sml_router_conn, all));
-    if (router->listener.fd >= 0)
-        watch_listener(router, false);
+    leave_listener(router);
+    end_pause(router);
     sml_epoll_close(&router->epoll);
     if (router->listener.fd >= 0)
         sml_listener_close(&router->listener);

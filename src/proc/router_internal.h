@@ -6,6 +6,7 @@
 #include <semel/router.h>
 
 #include "base/compiler.h"
+#include "base/executor.h"
 #include "base/list.h"
 #include "base/table.h"
 #include "io/channel.h"
@@ -74,7 +75,7 @@ struct sml_router_conn {
     struct sml_list inlets;
     uint8_t *rest; /* input that ends inside a frame */
     size_t rest_bytes;
-    uint8_t *out; /* output that the socket did not take */
+    uint8_t *out; /* OUT_BYTES: output that the socket did not take */
     size_t out_at, out_end;
     bool out_armed;
     bool touched; /* it is to be written to, and looked at */
@@ -104,8 +105,10 @@ struct semel_router {
     bool busy;                 /* inside a turn: it cannot be stopped */
     bool slot_returned;        /* its sender may wait for nothing else */
     struct semel_watch *watch; /* of the listener */
-    struct semel_timer *more;  /* there is more to be delivered than one turn may; NULL: not */
+    struct sml_moment more;    /* there is more to be delivered than one turn may */
     bool accepting;            /* the listener is watched */
+    uint64_t paused_until;     /* nothing can be accepted, and it is not watched; 0: it may be */
+    struct sml_moment pause;   /* on the loop: its end */
 
     struct sml_epoll epoll; /* by hand: the listener and the connections */
     struct sml_listener listener;
@@ -125,12 +128,28 @@ struct semel_router {
     struct semel_router_counters counters;
 };
 
+/* On the loop: a moment of the router's own needs no memory. */
+static inline void sml_router_arm(struct semel_router *router, struct sml_moment *moment,
+                                  uint64_t at)
+{
+    struct sml_executor *executor = sml_executor_of(router->loop);
+
+    executor->ops->arm(executor, moment, at);
+}
+
+static inline void sml_router_disarm(struct semel_router *router, struct sml_moment *moment)
+{
+    struct sml_executor *executor = sml_executor_of(router->loop);
+
+    executor->ops->disarm(executor, moment);
+}
+
 void sml_router_log(const struct semel_router *router, enum semel_log_level level,
                     const char *format, ...) SML_PRINTF(3, 4);
 
 /* --- router.c ----------------------------------------------------------------------------- */
 
-/* A sender's call has come: to its pipe, or NULL. */
+/* A sender's call has come: to its pipe, which had none before, or NULL. */
 struct semel_receiver *sml_router_admit(struct semel_router *router, struct semel_bytes body);
 /* There is something new at the inlet, which may end after this. */
 void sml_router_arrived(struct sml_inlet *inlet);

@@ -272,6 +272,27 @@ static void test_route_until(void **state)
     close_desk(&desk);
 }
 
+/* The condition is asked inside the router. */
+static bool ends_it(void *user)
+{
+    struct semel_router *router = ((struct desk *)user)->router;
+
+    assert_int_equal(semel_router_route_until(router, never, NULL, 0), SEMEL_WOULD_DEADLOCK);
+    assert_int_equal(semel_router_stop(router, NULL), SEMEL_WOULD_DEADLOCK);
+    assert_int_equal(semel_router_destroy(router), SEMEL_WOULD_DEADLOCK);
+    return true;
+}
+
+static void test_condition_ends_it(void **state)
+{
+    struct desk desk;
+
+    (void)state;
+    open_desk(&desk);
+    assert_int_equal(semel_router_route_until(desk.router, ends_it, &desk, 0), SEMEL_OK);
+    close_desk(&desk);
+}
+
 static void test_no_time(void **state)
 {
     struct box boxes[8];
@@ -482,6 +503,7 @@ int main(int argc, char **argv)
         TEST("R5 ping: one call for each message", test_one_call_each),
         TEST("R5 ping: none after it was closed in its call", test_close_in_call),
         TEST("R6 route_until", test_route_until),
+        TEST("R6 route_until: its condition ends the router", test_condition_ends_it),
         TEST("R7 0 s budget", test_no_time),
         TEST("R8 budget under continuous traffic", test_budget),
         TEST("R9 stop: nothing of a router is left", test_nothing_left),
