@@ -29,13 +29,19 @@ enum semel_status tool_connect(struct semel_client **out_client, const char *add
                                bool patient, char *text, size_t size)
 {
     enum semel_status status = semel_client_create(out_client, address, options);
+    bool look_first;
 
     *text = '\0';
     if (status == SEMEL_BAD_ADDRESS)
         snprintf(text, size, "write unix:/path, tcp:HOST:PORT or fd:N");
     if (status != SEMEL_OK)
         return status;
-    return wait_connected(*out_client, wait_ms, !patient && !strchr(address, ','), text, size);
+    look_first = !patient && !strchr(address, ',');
+    status = wait_connected(*out_client, wait_ms, look_first, text, size);
+    if (status == SEMEL_CONNECT && look_first && *text)
+        snprintf(text + strlen(text), size - strlen(text),
+                 " (--connect-timeout 3s waits for a server that is being started)");
+    return status;
 }
 
 int tool_not_sent(const char *address, enum semel_status status, const char *text)

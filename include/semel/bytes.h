@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* bytes.h - a view of bytes: a pointer and a length, owned by whoever made it. */
+/* bytes.h - a view of bytes: a pointer and a length, owned by whoever made it.
+ *
+ * The function of the same name makes one. Where a type may be written without `struct`, as in C++,
+ * it hides the type: that is `struct semel_bytes` there, too. */
 #ifndef SEMEL_BYTES_H
 #define SEMEL_BYTES_H
 

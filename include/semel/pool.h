@@ -100,9 +100,10 @@ struct semel_pool_options {
                                   1 .. SEMEL_WINDOW_CALLS_MAX */
     uint32_t waiting_calls;       /* that may wait for a worker */
     const char *program;          /* the file to run, with a '/' in it; borrowed for the call of the
-                                  function. NULL: this process's own program */
+                                  function. NULL: this process's own program, whose main must call
+                                  semel_worker_main first of all */
     const char *const *arguments; /* ended by NULL, the first is its name; borrowed likewise. NULL:
-                                  the file's name alone */
+                                  `program` alone, or "semel-worker" */
     bool plain_arguments;         /* pass `arguments` as they are. Else one more is added, which
                                   semel_worker_main knows. The connection is descriptor 3 anyway */
     int64_t deadline_ms;          /* of a call that names none */

@@ -29,8 +29,20 @@ def part(text, title):
     return found.group(1) if found else ''
 
 
-def literals(text):
+def sources(text):
     return re.findall(r'^```\n(.*?)^```$', text, re.S | re.M)
+
+
+def literals(text):
+    """As they are shown: scdoc takes a backslash away, and what follows stands for itself."""
+    return [re.sub(r'\\(.)', r'\1', source, flags=re.S) for source in sources(text)]
+
+
+def lost(text):
+    """The lines of a page's literals of which scdoc takes a backslash that belongs to them: those
+    in which it stands alone."""
+    return [line for source in sources(text) for line in source.splitlines()
+            if '\\' in line.replace('\\\\', '')]
 
 
 def header(name):
@@ -102,10 +114,10 @@ def problems(text):
                 yield f'{function}: its contract is not that of {name}'
     for function in sorted(set(about) - set(of_all)):
         yield f'{function}: described, and not declared'
-    sources = '\n'.join(header(name) for name in synopsis(text))
+    declaring = '\n'.join(header(name) for name in synopsis(text))
     for literal in literals(part(text, 'TYPES')):
         for block in literal.strip().split('\n\n'):
-            if block not in sources:
+            if block not in declaring:
                 yield f'of no header: {block}'
 
 
@@ -155,6 +167,12 @@ class Manual(unittest.TestCase):
                                    ['-I' + os.path.join(house.ROOT, 'include'), source])
         self.assertGreater(count, 9)
 
+    def test_no_backslash_is_lost(self):
+        for section in (1, 3, 7):
+            for name in page_names(section):
+                with self.subTest(page=name):
+                    self.assertEqual(lost(page(name)), [])
+
     def test_pages_are_installed(self):
         listed = house.read(FOLDER + '/meson.build')
         for section in (1, 3, 7):
@@ -183,6 +201,18 @@ class Tester(unittest.TestCase):
                     '\n*semel_queue_end*()\n\tEnds.\n\n*semel_queue_put*()',
                     'semel_queue_end: described')
         self.refuse('int64_t takers;', 'int takers;', 'of no header')
+
+    def test_lost_backslashes(self):
+        good = page('semel_client.3')
+        self.assertIn('"%s\\\\n"', good)
+        self.assertEqual(lost(good), [])
+        self.assertEqual(len(lost(good.replace('"%s\\\\n"', '"%s\\n"'))), 1)
+        macro = page('semel_server.3')
+        self.assertIn('OPTIONS_INIT', macro)
+        spoiled = macro.replace('\\\\\n', '\\\n')
+        self.assertGreater(len(lost(spoiled)), 1)
+        self.assertEqual(list(problems(macro)), [])
+        self.assertEqual(['of no header' in problem for problem in problems(spoiled)], [True])
 
     def test_unknown_names(self):
         known = set(prototypes(header('semel/queue.h')))
