@@ -131,6 +131,14 @@ class Procs(ToolCase):
         self.assertIn('nothing was done', outcome.err)
         self.assertEqual(server.end(signal.SIGTERM).code, 0)
 
+    def test_there_are_no_streams(self):
+        """Whoever sends one is told so, and nothing runs."""
+        self.serve('--procs', '1', 'up=tr a-z A-Z')
+        outcome = semel('call', self.address, 'up', '--send', '--stream', '-o', 'json',
+                        stdin=b'one\n')
+        self.assertEqual(outcome.code, 4, outcome)
+        self.assertEqual(outcome.json()['status'], 'NO_STREAM')
+
     def test_refused(self):
         def refused(words, *args):
             outcome = semel('serve', 'unix:' + self.path('x'), *args)
@@ -143,6 +151,8 @@ class Procs(ToolCase):
         refused('NAMEs', '--program', './worker')
         refused('NAME alone', '--program', './worker', 'a=b')
         refused('need --procs', '--recycle-calls', '2')
+        refused('--stream and --procs exclude', '--procs', '2', 'a=b', '--stream', 'a')
+        refused('--stream and --program exclude', '--program', './worker', 'a', '--stream', 'a')
         outcome = semel('serve', 'unix:' + self.path('x'), '--program', './worker', 'name')
         self.assertEqual(outcome.code, 3)
 
