@@ -261,6 +261,8 @@ static int call_now(const struct call_arguments *a, struct semel_bytes body)
     } else {
         call_print(&result, NULL, &code);
         explain_streams(&streams, &result);
+        if (streams.given_up && code == TOOL_VALUE) /* a value of a part of what it was to have */
+            code = TOOL_UNKNOWN;
     }
     semel_result_clear(&result);
     return code;

@@ -72,7 +72,7 @@ struct origin call_origin(const struct semel_request *request)
     return origin;
 }
 
-/* --- what keeps workers from coming up --------------------------------------------------------- */
+/* --- what keeps workers from coming up ------------------------------------------------------- */
 
 static struct {
     pthread_mutex_t lock;
