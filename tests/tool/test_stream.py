@@ -265,8 +265,13 @@ class Ends(Streams):
         self.check(call.end(signal.SIGINT), 5, b'', 'gave up')
 
     def test_deadline(self):
-        self.start('m=echo one; sleep 100', options=('--kill-after', '100ms'))
-        self.check(self.call('m', '--stream', '--timeout', '500ms'), 5, b'one\n')
+        self.start('m=echo one; sleep 100', 'm2=kill $$', options=('--kill-after', '100ms'))
+        self.check(self.call('m', '--stream', '--timeout', '500ms'), 5, b'one\n',
+                   "the call's deadline, 500ms, has passed; see --timeout")
+        self.check(self.call('m', '--timeout', '500ms'), 5, b'', 'deadline, 500ms, has passed')
+        outcome = self.call('m2', '--timeout', '500s')
+        self.check(outcome, 5, b'', 'killed by signal')
+        self.assertNotIn('deadline', outcome.err)
 
     def test_nobody_reads(self):
         self.start('m=echo $$ > ' + self.path('pids') + '; exec seq 100000000')
