@@ -186,6 +186,10 @@ class Procs(ToolCase):
         self.assertEqual(outcome.code, 4, outcome)
         self.assertEqual(outcome.json()['status'], 'NO_STREAM')
 
+    def test_a_reserved_name(self):
+        self.check(semel('serve', 'unix:' + self.path('x'), 'semel.x=cat'), 2, b'',
+                   'names that begin with semel. are reserved')
+
     def test_refused(self):
         def refused(words, *args):
             outcome = semel('serve', 'unix:' + self.path('x'), *args)
