@@ -30,8 +30,8 @@ enum {
 
 static const struct argp_option options[] = {
     { "timeout", KEY_TIMEOUT, "DURATION", 0,
-      "The call's deadline, also of one with streams (default 30s); with --outbox: how long to wait "
-      "for the result",
+      "The call's deadline, also of one with streams (default 30s); with --outbox: how long to "
+      "wait for the result",
       0 },
     { "connect-timeout", KEY_CONNECT, "DURATION", 0,
       "Wait this long for a server to be there (default: not at all for one that is not, 3s "
