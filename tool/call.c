@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "clock.h"
 #include "duration.h"
 #include "numbers.h"
 #include "one_call.h"
@@ -29,7 +30,9 @@ enum {
 
 static const struct argp_option options[] = {
     { "timeout", KEY_TIMEOUT, "DURATION", 0,
-      "The call's deadline (default 30s); with --outbox: how long to wait for the result", 0 },
+      "The call's deadline, also of one with streams (default 30s); with --outbox: how long to "
+      "wait for the result",
+      0 },
     { "connect-timeout", KEY_CONNECT, "DURATION", 0,
       "Wait this long for a server to be there (default: not at all for one that is not, 3s "
       "for one that does not answer)",
@@ -229,6 +232,19 @@ static void explain_streams(const struct call_streams *streams, const struct sem
         output_note("not all of standard input was sent");
 }
 
+/* Whoever ran the method knows only that it was told to stop. */
+static void explain_deadline(const struct call_arguments *a, const struct semel_result *result,
+                             int64_t spent_ns)
+{
+    int64_t deadline_ns = (a->timeout_ms ? a->timeout_ms : SEMEL_DEADLINE_MS) * 1000000;
+    char span[32];
+
+    if (result->outcome != SEMEL_VALUE && spent_ns >= deadline_ns)
+        output_note("the call's deadline, %s%s, has passed; see --timeout",
+                    duration_format(deadline_ns, span, sizeof span),
+                    a->timeout_ms ? "" : " by default");
+}
+
 /* Make the call over a connection of its own, and print what became of it. */
 static int call_now(const struct call_arguments *a, struct semel_bytes body)
 {
@@ -242,6 +258,7 @@ static int call_now(const struct call_arguments *a, struct semel_bytes body)
     struct semel_result result;
     enum semel_status status;
     char text[1024];
+    int64_t begin = clock_now();
     int code;
 
     plan.stream.sends = a->send;
@@ -261,7 +278,10 @@ static int call_now(const struct call_arguments *a, struct semel_bytes body)
     } else {
         call_print(&result, NULL, &code);
         explain_streams(&streams, &result);
+        if (streams.given_up && code == TOOL_VALUE) /* a value of a part of what it was to have */
+            code = TOOL_UNKNOWN;
     }
+    explain_deadline(a, &result, clock_now() - begin);
     semel_result_clear(&result);
     return code;
 }

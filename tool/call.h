@@ -34,6 +34,7 @@ struct call_streams {
     bool unwritten;  /* standard output did not take an item */
     bool incomplete; /* items are missing at the end */
     bool unread;     /* standard input was not sent to its end */
+    bool given_up;   /* unread on account of this command, not of a method that has enough */
 };
 /* A one_call_stream_fn; user is a struct call_streams. */
 void call_streams_run(struct semel_stream *stream, struct semel_result *out_result, void *user);

@@ -41,6 +41,7 @@ static bool send_item(const char *item, size_t size, void *user)
         return true;
     sender->streams->unread = true;
     if (status != SEMEL_END) { /* else the call's own outcome says why */
+        sender->streams->given_up = true;
         output_error("cannot send an item: %s", semel_status_text(status));
         semel_stream_cancel(sender->stream);
     }
@@ -61,7 +62,7 @@ static void explain_cut(struct sender *sender, enum cut cut)
 {
     if (cut == CUT_OK || cut == CUT_STOPPED)
         return;
-    sender->streams->unread = true;
+    sender->streams->unread = sender->streams->given_up = true;
     if (cut == CUT_TOO_LONG)
         output_error("a line of standard input is longer than the body limit; see --chunk");
     else
@@ -89,7 +90,7 @@ static void *send_input(void *user)
     }
     if (got < 0) {
         output_error("cannot read standard input: %s", strerror(errno));
-        sender->streams->unread = true;
+        sender->streams->unread = sender->streams->given_up = true;
         semel_stream_cancel(sender->stream);
     } else if (got == 0 && cut == CUT_OK) {
         cut = cutter_end(&cutter, send_item, sender);
@@ -227,6 +228,7 @@ void call_streams_run(struct semel_stream *stream, struct semel_result *out_resu
 
     if (a->send && !sends) {
         output_error("cannot send standard input: %s", strerror(errno));
+        streams->unread = streams->given_up = true;
         semel_stream_cancel(stream);
     }
     if (a->stream)

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "output.h"
 #include "tool.h"
@@ -87,9 +90,20 @@ static int help(const char *name)
     return TOOL_USAGE;
 }
 
+/* Where a standard descriptor is closed, the next one that is opened would be taken for it: a
+ * socket would be read as input. What is put there fails in use, as a closed one does. */
+static void occupy_standard_descriptors(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char **argv)
 {
     const struct command *command;
+
+    occupy_standard_descriptors();
 
     if (argc < 2) {
         usage(stderr);

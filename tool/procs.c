@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* procs.c - calls that are handed on to worker processes.
  *
- * A call is taken, started in the pool, and finished with what comes back; no thread waits for it.
- * Its cancellation cancels the one in the pool. What is unknown there is unknown here, in the same
- * words; what was not executed there is a failure (125), since nothing was done: a handler has no
- * other way to say so.
- *
- * Threads. `forward` is filled in by the handler's thread, which then starts the job; the job's
- * end may come before its handle is stored. The lock decides who is first; whoever finishes the
- * request waits there for a cancellation that is under way. */
+ * A call is started in the pool by a handler that waits for its end. The server runs as many
+ * handlers as the workers have room for calls, so what is more waits in the server's own line: it
+ * has not begun, and whatever happens to it there the server can say so. Its cancellation cancels
+ * the one in the pool. What is unknown there is unknown here, in the same words. What was not
+ * executed there although there was room, since no worker came up, is a failure (125): a handler
+ * has no other way to say so. */
 #include "procs.h"
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +24,8 @@
 #define ORIGIN "semel-call "
 #define HANDED_KEY_BYTES 190 /* an idempotency key that fits into a content type beside the rest */
 #define STOP_MS 5000
+#define THREADS_MAX 4096     /* of a server */
+#define CANCEL_GRACE_MS 1000 /* beyond what a cancelled command has: its verdict comes through */
 
 /* --- the call as the client made it ---------------------------------------------------------- */
 
@@ -71,22 +72,51 @@ struct origin call_origin(const struct semel_request *request)
     return origin;
 }
 
+/* --- what keeps workers from coming up ------------------------------------------------------- */
+
+static struct {
+    pthread_mutex_t lock;
+    uint64_t served[SEMEL_POOL_WORKERS_MAX]; /* of each place, the newest that has said hello */
+    char text[SEMEL_TEXT_BYTES]; /* ""; since the last hello, how one died before its own */
+    bool told;
+} trouble = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* One died. Worker numbers rise: above the newest that served are those that never did. */
+static void note_death(const struct semel_worker_event *event)
+{
+    bool first;
+
+    pthread_mutex_lock(&trouble.lock);
+    if (event->worker <= trouble.served[event->place]) {
+        pthread_mutex_unlock(&trouble.lock);
+        return;
+    }
+    snprintf(trouble.text, sizeof trouble.text,
+             "process %d %s, and had never said hello on descriptor 3", event->pid, event->text);
+    first = !trouble.told;
+    trouble.told = true;
+    pthread_mutex_unlock(&trouble.lock);
+    if (first)
+        output_error("no worker process is ready: %s; it has to speak the protocol there",
+                     trouble.text);
+}
+
+static void note_hello(const struct semel_worker_event *event)
+{
+    pthread_mutex_lock(&trouble.lock);
+    trouble.served[event->place] = event->worker;
+    trouble.text[0] = '\0';
+    pthread_mutex_unlock(&trouble.lock);
+}
+
 /* --- handing on ------------------------------------------------------------------------------ */
 
+/* On the stack of the handler, which waits. */
 struct forward {
-    struct semel_request *request;
-    pthread_mutex_t lock;
-    struct semel_job *job; /* lock; NULL until it is stored */
-    bool ended;            /* lock */
-    bool started;          /* lock: the handler's thread is through with this */
+    sem_t over;
+    struct semel_job *job;
+    struct semel_result result;
 };
-
-static void forward_free(struct forward *forward)
-{
-    semel_job_unref(forward->job);
-    pthread_mutex_destroy(&forward->lock);
-    free(forward);
-}
 
 static void on_cancel(struct semel_request *request, void *user)
 {
@@ -98,10 +128,42 @@ static void on_cancel(struct semel_request *request, void *user)
         semel_job_cancel(forward->job);
 }
 
+static void on_done(struct semel_result *result, void *user)
+{
+    struct forward *forward = user;
+
+    if (semel_result_take(result, &forward->result) != SEMEL_OK) {
+        forward->result.outcome = SEMEL_UNKNOWN;
+        forward->result.status = SEMEL_NO_MEMORY;
+    }
+    sem_post(&forward->over);
+}
+
+/* The words about this end without those around them, which the caller's side puts there again. */
+static const char *words_of(const struct semel_result *result)
+{
+    const char *status = semel_status_text(result->status);
+    const char *words = result->text ? strstr(result->text, status) : NULL;
+    size_t skipped = strlen(status);
+
+    if (words && result->status == SEMEL_HANDLER_DIED && strncmp(words + skipped, ": ", 2) == 0)
+        return words + skipped + 2;
+    return words ? words : status;
+}
+
+static void finish_not_executed(struct semel_request *request, const char *words)
+{
+    char text[SEMEL_TEXT_BYTES];
+
+    pthread_mutex_lock(&trouble.lock);
+    snprintf(text, sizeof text, "%s", trouble.text);
+    pthread_mutex_unlock(&trouble.lock);
+    finish_failure(request, 125, "nothing was done: %s%s",
+                   *text ? "no worker process is ready: " : "", *text ? text : words);
+}
+
 static void hand_back(struct semel_request *request, const struct semel_result *result)
 {
-    char why[1024];
-
     switch (result->outcome) {
     case SEMEL_VALUE:
         finish_value(request, result->body.data, result->body.size);
@@ -112,57 +174,13 @@ static void hand_back(struct semel_request *request, const struct semel_result *
             finish_failure(request, result->code, "%s", result->text);
         break;
     case SEMEL_NOT_EXECUTED:
-        finish_failure(request, 125, "nothing was done: %s",
-                       result->text ? result->text : semel_status_text(result->status));
+        finish_not_executed(request, words_of(result));
         break;
     default:
-        snprintf(why, sizeof why, "%s",
-                 result->text ? result->text : semel_status_text(result->status));
-        semel_request_died(request, why);
+        semel_request_take(request);
+        semel_request_died(request, words_of(result));
         break;
     }
-}
-
-static void on_done(struct semel_result *result, void *user)
-{
-    struct forward *forward = user;
-    bool last;
-
-    pthread_mutex_lock(&forward->lock);
-    forward->ended = true;
-    last = forward->started;
-    pthread_mutex_unlock(&forward->lock);
-    hand_back(forward->request, result);
-    if (last)
-        forward_free(forward);
-}
-
-static struct forward *forward_make(struct semel_request *request)
-{
-    struct forward *forward = calloc(1, sizeof *forward);
-
-    if (!forward)
-        return NULL;
-    forward->request = request;
-    pthread_mutex_init(&forward->lock, NULL);
-    semel_request_take(request);
-    return forward;
-}
-
-/* The job is under way, or has ended already, and with it the request. */
-static void forward_started(struct forward *forward, struct semel_job *job)
-{
-    bool last;
-
-    pthread_mutex_lock(&forward->lock);
-    forward->job = job;
-    last = forward->ended;
-    if (!last)
-        semel_request_on_cancel(forward->request, on_cancel, forward);
-    forward->started = true;
-    pthread_mutex_unlock(&forward->lock);
-    if (last)
-        forward_free(forward);
 }
 
 void procs_forward(struct semel_request *request, void *user)
@@ -174,9 +192,8 @@ void procs_forward(struct semel_request *request, void *user)
                                           .content_type = origin,
                                           .rerun_ok = method->options.kind == SEMEL_IDEMPOTENT,
                                           .lent = true };
+    struct forward forward = { .job = NULL };
     enum semel_status status;
-    struct forward *forward;
-    struct semel_job *job;
 
     if (strlen(semel_request_idempotency_key(request)) > HANDED_KEY_BYTES) {
         finish_failure(request, 125, "nothing was done: with --procs a key has at most %d bytes",
@@ -184,19 +201,20 @@ void procs_forward(struct semel_request *request, void *user)
         return;
     }
     write_origin(request, origin, sizeof origin);
-    forward = forward_make(request);
-    if (!forward) {
-        finish_failure(request, 125, "nothing was done: out of memory");
-        return;
-    }
+    sem_init(&forward.over, 0, 0);
     status = semel_pool_start(method->service->pool, method->name, semel_request_body(request),
-                              &options, on_done, forward, &job);
-    if (status == SEMEL_OK) {
-        forward_started(forward, job);
+                              &options, on_done, &forward, &forward.job);
+    if (status != SEMEL_OK) {
+        finish_not_executed(request, semel_status_text(status));
         return;
     }
-    finish_failure(request, 125, "nothing was done: %s", semel_status_text(status));
-    forward_free(forward);
+    semel_request_on_cancel(request, on_cancel, &forward);
+    while (sem_wait(&forward.over) != 0)
+        ;
+    semel_request_on_cancel(request, NULL, NULL);
+    hand_back(request, &forward.result);
+    semel_job_unref(forward.job);
+    semel_result_clear(&forward.result);
 }
 
 /* --- the pool -------------------------------------------------------------------------------- */
@@ -205,6 +223,10 @@ static void on_event(struct semel_pool *pool, const struct semel_worker_event *e
 {
     (void)pool;
     (void)user;
+    if (event->kind == SEMEL_WORKER_SERVES)
+        note_hello(event);
+    if (event->kind == SEMEL_WORKER_DIED)
+        note_death(event);
     if (event->kind == SEMEL_WORKER_RECYCLED)
         output_detail("worker %d has served its time", event->pid);
 }
@@ -231,10 +253,13 @@ void procs_free_arguments(struct service *service)
 
 int procs_start(struct service *service)
 {
+    uint32_t each = service->options.workers ? service->options.workers : 1;
+    int64_t grace_ms = service->grace_ns / 1000000 + CANCEL_GRACE_MS;
+    uint64_t seats = (uint64_t)service->procs * each;
     struct semel_pool_options options = {
         .workers = service->procs,
-        .calls_per_worker = service->options.workers ? service->options.workers : 1,
-        .waiting_calls = service->options.backlog,
+        .calls_per_worker = each,
+        .cancel_grace_ms = grace_ms > INT32_MAX ? INT32_MAX : grace_ms,
         .body_bytes = service->options.body_bytes,
         .recycle_calls = service->recycle_calls,
         .recycle_bytes = service->recycle_bytes,
@@ -244,6 +269,7 @@ int procs_start(struct service *service)
     };
     enum semel_status status;
 
+    service->options.workers = (uint32_t)(seats > THREADS_MAX ? THREADS_MAX : seats);
     if (!service->program)
         options.arguments = (const char *const *)service->arguments;
     status = semel_pool_create(&service->pool, &options);

@@ -90,6 +90,8 @@ static int explain(enum semel_status status, const char *what, const char *name)
         advice = " (beyond this machine tcp: needs --insecure)";
     else if (status == SEMEL_BAD_ADDRESS)
         advice = "; write unix:/path, tcp:HOST:PORT or fd:N";
+    else if (status == SEMEL_INVALID && strncmp(name, "semel.", 6) == 0)
+        advice = " (names that begin with semel. are reserved)";
     output_error("%s %s: %s%s", what, name, semel_status_text(status), advice);
     if (store_status(status))
         return TOOL_CONNECT;

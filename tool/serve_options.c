@@ -69,7 +69,7 @@ static const struct argp_option options[] = {
     { "stream", KEY_STREAM, "NAME[=SIZE]", 0,
       "The command NAME has streams: each line of its output (or what it writes, in pieces of at "
       "most SIZE) goes to the caller at once, each line that the caller sends to its input; lines "
-      "on descriptor 4 are its progress",
+      "on descriptor 4 are its progress. Not with --procs or --program",
       0 },
     { "body-limit", KEY_BODY_LIMIT, "SIZE", 0, "Largest request and reply (default 16MiB)", 0 },
     { "kill-after", KEY_KILL_AFTER, "DURATION", 0,
@@ -92,7 +92,7 @@ static const struct argp_option options[] = {
     { NULL, 0, NULL, 0, "Worker processes:", 3 },
     { "procs", KEY_PROCS, "N", 0,
       "Run the calls in N processes, one at a time in each (or --workers): one that dies costs the "
-      "call that it had, and is replaced",
+      "call that it had, and is replaced; a call fails with code 125 if none comes up",
       3 },
     { "program", KEY_PROGRAM, "PATH", 0,
       "They run this program, which speaks the protocol on descriptor 3; its methods are given as "
@@ -233,11 +233,17 @@ static void set_on_crash(struct method *method, const char *what, struct argp_st
 }
 
 /* `size` NULL: lines. */
-static void set_stream(struct method *method, const char *size, struct argp_state *state)
+static void set_stream(const struct service *service, struct method *method, const char *size,
+                       struct argp_state *state)
 {
     uint64_t chunk = 0;
     char why[200];
 
+    if (service->procs > 0)
+        argp_error(state,
+                   "--stream and %s exclude each other: calls in worker processes have no "
+                   "streams",
+                   service->program ? "--program" : "--procs");
     if (method->handler != shell_handler)
         argp_error(state, "--stream: %s is not a command", method->name);
     if (size && !size_parse(size, SEMEL_BODY_BYTES, &chunk, why, sizeof why))
@@ -312,7 +318,8 @@ static void apply_setting(struct service *service, int key, char *arg, struct ar
         arg = equals + 1;
     }
     if (key == KEY_STREAM)
-        set_stream(method ? method : method_find(service, arg, state), method ? arg : NULL, state);
+        set_stream(service, method ? method : method_find(service, arg, state), method ? arg : NULL,
+                   state);
     else if (key == KEY_LIMIT)
         set_limit(method, arg, state);
     else if (key == KEY_ON_CRASH)
@@ -369,8 +376,6 @@ static void finish_procs(struct service *service, struct argp_state *state)
             argp_error(state, "'%s' is not NAME=COMMAND", service->methods[i].name);
         else if (service->methods[i].shell.command && service->program)
             argp_error(state, "--program: its methods are given as NAME alone");
-        else if (service->methods[i].shell.streams && wanted)
-            argp_error(state, "--stream: a command in a worker process has no streams");
     if (!wanted && (service->recycle_calls || service->recycle_bytes))
         argp_error(state, "--recycle-calls and --recycle-memory need --procs");
     if (wanted && service->stored)

@@ -74,7 +74,8 @@ static const struct argp_option options[] = {
 };
 
 static const char doc[] =
-    "Show what the server at ADDRESS does, again and again: calls in a second, how long they take "
+    "Show what the server at ADDRESS does, again and again in a terminal, or once, of one "
+    "interval, with -o json: calls in a second, how long they take "
     "(p50: half of them take no longer; p99: 99 of 100), in flight and in the backlog, sessions, "
     "cut connections, replies that were sent again; methods, calls, and what each worker does."
     "\v"

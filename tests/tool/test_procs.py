@@ -67,11 +67,15 @@ class Procs(ToolCase):
             self.assertEqual([line.split()[0] for line in file], keys)
 
     def test_a_death_is_unknown(self):
-        server = self.serve('--procs', '2', 'die=kill -9 $PPID', 'pid=echo $PPID')
+        server = self.serve('--procs', '2', 'die=kill -9 $PPID', 'end=kill -9 $$',
+                            'pid=echo $PPID')
+        outcome = self.call('end')
+        self.assertEqual(outcome.err.count('what ran the handler died'), 1, outcome)
         for _ in range(3):
             outcome = self.call('die')
             self.assertEqual(outcome.code, 5)
             self.assertIn('was killed by signal 9 (SIGKILL)', outcome.err)
+            self.assertEqual(outcome.err.count('what ran the handler died'), 1, outcome)
         self.assertEqual(self.call('pid').code, 0)
         self.assertEqual(server.end(signal.SIGTERM).code, 0)
 
@@ -95,6 +99,49 @@ class Procs(ToolCase):
     def running(self):
         lines = semel('ps', self.address, '-o', 'json').out.decode().splitlines()
         return [json.loads(line) for line in lines]
+
+    def states(self):
+        return sorted(one['state'] for one in self.running())
+
+    def test_what_waits_has_not_begun(self):
+        """A call that no process has room for waits in the server: it can still not be executed."""
+        open_ = self.path('open')
+        server = self.serve('--procs', '2', '--backlog', '1',
+                            f'gate=while ! test -e {open_}; do sleep 0.05; done; echo through')
+
+        def gate(*args):
+            return self.background('call', self.address, 'gate', *args)
+
+        began = [gate('--timeout', '500s') for _ in range(2)]
+        self.wait_until(lambda: self.states() == ['running'] * 2, 'they never began')
+        expires = gate('--timeout', '300ms', '-o', 'json').end()
+        self.assertEqual(expires.code, 4, expires)
+        self.assertEqual(expires.json()['status'], 'EXPIRED')
+
+        waits = gate('--timeout', '500s', '-o', 'json')
+        self.wait_until(lambda: self.states() == ['running', 'running', 'waiting'], 'none waits')
+        refused = gate('--refuse-when-full').end()
+        self.assertEqual(refused.code, 6, refused)
+        patient = gate('--timeout', '500s', '-v')
+        patient.await_line('calling')
+        name = [one['id'] for one in self.running() if one['state'] == 'waiting'][0]
+        self.assertEqual(semel('cancel', self.address, name).code, 0)
+        cancelled = waits.end()
+        self.assertEqual(cancelled.code, 9, cancelled)
+        self.assertEqual(cancelled.json()['outcome'], 'not executed')
+
+        with open(open_, 'w', encoding='utf-8'):
+            pass
+        for call in [*began, patient]:
+            self.check(call.end(), 0, b'through\n')
+        self.assertEqual(server.end(signal.SIGTERM).code, 0)
+
+    def test_no_worker_comes_up(self):
+        server = self.serve('--program', '/bin/true', '--procs', '1', 'name')
+        server.await_line('never said hello on descriptor 3')
+        outcome = self.call('name', '', '--timeout', '300ms')
+        self.check(outcome, 1, b'', 'nothing was done: no worker process is ready: process ',
+                   'exited with code 0, and had never said hello on descriptor 3')
 
     def test_force(self):
         """The worker that has the call is killed, also if it was asked to stop before."""
@@ -131,6 +178,18 @@ class Procs(ToolCase):
         self.assertIn('nothing was done', outcome.err)
         self.assertEqual(server.end(signal.SIGTERM).code, 0)
 
+    def test_there_are_no_streams(self):
+        """Whoever sends one is told so, and nothing runs."""
+        self.serve('--procs', '1', 'up=tr a-z A-Z')
+        outcome = semel('call', self.address, 'up', '--send', '--stream', '-o', 'json',
+                        stdin=b'one\n')
+        self.assertEqual(outcome.code, 4, outcome)
+        self.assertEqual(outcome.json()['status'], 'NO_STREAM')
+
+    def test_a_reserved_name(self):
+        self.check(semel('serve', 'unix:' + self.path('x'), 'semel.x=cat'), 2, b'',
+                   'names that begin with semel. are reserved')
+
     def test_refused(self):
         def refused(words, *args):
             outcome = semel('serve', 'unix:' + self.path('x'), *args)
@@ -143,6 +202,8 @@ class Procs(ToolCase):
         refused('NAMEs', '--program', './worker')
         refused('NAME alone', '--program', './worker', 'a=b')
         refused('need --procs', '--recycle-calls', '2')
+        refused('--stream and --procs exclude', '--procs', '2', 'a=b', '--stream', 'a')
+        refused('--stream and --program exclude', '--program', './worker', 'a', '--stream', 'a')
         outcome = semel('serve', 'unix:' + self.path('x'), '--program', './worker', 'name')
         self.assertEqual(outcome.code, 3)
 

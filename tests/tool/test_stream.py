@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 
-from toolkit import HANG, TOOL, ToolCase, alive, main, semel
+from toolkit import HANG, TOOL, Outcome, ToolCase, alive, main, semel
 
 GIB = 1 << 30
 RSS_KIB = 64 * 1024  # far below what flows
@@ -104,6 +104,37 @@ class Items(Streams):
                             stdin=b'ok\n' + b'x' * 2000 + b'\n')
         self.assertIn('--chunk', outcome.err)
         self.assertIn(outcome.code, (1, 4, 5, 9), outcome)
+
+    def test_a_value_of_a_part_is_none(self):
+        """The command ends well when it is cancelled; it had not all of the input."""
+        self.start('m=trap "exit 0" TERM; echo $$ > ' + self.path('pids') +
+                   '; while :; do sleep 0.05; done', 'enough=head -n 1')
+        call = self.background('call', self.address, 'm', '--send', '--body-limit', '1KiB',
+                               stdin=subprocess.PIPE)
+        self.pids()
+        call.popen.stdin.write(b'ok\n' + b'x' * 2000 + b'\n')
+        call.popen.stdin.close()
+        self.check(call.end(), 5, b'', 'longer than the body limit', 'not all of standard input')
+        self.check(self.call('enough', '--send', stdin=b'one\n' * 1000000), 0, b'one\n')
+
+    def test_closed_descriptors(self):
+        """Nothing of the client's own is taken for standard input or output."""
+        self.start('m=cat')
+
+        def closed(redirection, *args):
+            done = subprocess.run(['sh', '-c', f'exec "$0" "$@" {redirection}', TOOL, 'call',
+                                   self.address, 'm', *args], stdin=subprocess.DEVNULL,
+                                  capture_output=True, timeout=HANG, check=False)
+            return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+        outcome = closed('<&-', '--send', '--stream')
+        self.assertIn(outcome.code, (5, 9), outcome)  # it may have begun
+        self.assertIn('cannot read standard input', outcome.err)
+        self.check(closed('<&-', '-'), 4, b'', 'cannot read the body from standard input')
+        self.check(closed('<&-', 'x'), 0, b'x')
+        self.check(closed('>&-', 'x'), 5, b'', 'standard output')
+        self.check(closed('>&-', 'x', '--stream'), 5, b'', 'standard output')
+        self.check(closed('2>&-', 'x'), 0, b'x')
 
     def test_usage(self):
         for args in (['--raw'], ['--stream', '--key', 'k'], ['--send', '-'], ['--chunk', '0'],
@@ -234,8 +265,13 @@ class Ends(Streams):
         self.check(call.end(signal.SIGINT), 5, b'', 'gave up')
 
     def test_deadline(self):
-        self.start('m=echo one; sleep 100', options=('--kill-after', '100ms'))
-        self.check(self.call('m', '--stream', '--timeout', '500ms'), 5, b'one\n')
+        self.start('m=echo one; sleep 100', 'm2=kill $$', options=('--kill-after', '100ms'))
+        self.check(self.call('m', '--stream', '--timeout', '500ms'), 5, b'one\n',
+                   "the call's deadline, 500ms, has passed; see --timeout")
+        self.check(self.call('m', '--timeout', '500ms'), 5, b'', 'deadline, 500ms, has passed')
+        outcome = self.call('m2', '--timeout', '500s')
+        self.check(outcome, 5, b'', 'killed by signal')
+        self.assertNotIn('deadline', outcome.err)
 
     def test_nobody_reads(self):
         self.start('m=echo $$ > ' + self.path('pids') + '; exec seq 100000000')

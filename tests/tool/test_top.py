@@ -65,6 +65,8 @@ class Sample(Loaded):
     def test_no_terminal(self):
         server = self.serve()
         self.check(semel('top', server.address), 2, b'', 'no terminal', '-o json')
+        words = b' '.join(semel('top', '--help').out.split())
+        self.assertIn(b'or once, of one interval, with -o json', words)
 
 
 @needs_jansson
