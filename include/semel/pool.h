@@ -149,9 +149,10 @@ SEMEL_API int semel_worker_main(int argc, char **argv, semel_worker_setup_fn set
  * out_pool  receives the pool: owned by caller, ended by semel_pool_destroy.
  * options   borrowed; NULL for the defaults.
  * Returns: OK: all programs were started, though none need have said hello; INVALID (an option out
- * of range); NO_MEMORY; SYSTEM, LIMIT, DENIED (no such program, or no process to be had: the log
- * hook has the words); nothing is left then. Thread: any thread. Blocks: until the programs have
- * begun. Since: 0.3 */
+ * of range; or this process is a worker, and its main has not called semel_worker_main);
+ * NO_MEMORY; SYSTEM, LIMIT, DENIED (no such program, or no process to be had: the log hook has the
+ * words); nothing is left then. Thread: any thread. Blocks: until the programs have begun.
+ * Since: 0.3 */
 SEMEL_API enum semel_status semel_pool_create(struct semel_pool **out_pool,
                                               const struct semel_pool_options *options)
     SEMEL_MUST_USE;
