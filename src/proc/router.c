@@ -322,18 +322,26 @@ static bool deliver_one(struct semel_router *router)
     return false;
 }
 
+/* One message, in which the router cannot be stopped; false: nobody has any. */
+static bool deliver_next(struct semel_router *router)
+{
+    bool any;
+
+    router->busy = true;
+    any = deliver_one(router);
+    router->busy = false;
+    if (router->slot_returned) /* the sender fills it while the next one is delivered */
+        sml_router_flush(router);
+    router->slot_returned = false;
+    return any;
+}
+
 void sml_router_turn(struct semel_router *router)
 {
     uint32_t left = router->options.turn_messages;
 
-    router->busy = true;
-    while (left > 0 && deliver_one(router)) {
+    while (left > 0 && deliver_next(router))
         left--;
-        if (router->slot_returned) /* the sender fills it while the next one is delivered */
-            sml_router_flush(router);
-        router->slot_returned = false;
-    }
-    router->busy = false;
     sml_router_flush(router);
     if (!sml_list_empty(&router->waiting))
         sml_router_arm(router, &router->more, sml_clock_now());
@@ -640,14 +648,17 @@ enum semel_status semel_receiver_ticket(const struct semel_receiver *receiver, c
 
 /* --- by hand ------------------------------------------------------------------------------- */
 
+/* What was taken is told first: its sender may wait for that, and would send no more. */
 static bool read_more(struct semel_router *router, uint64_t until)
 {
     bool any;
 
+    sml_router_flush(router);
+    if (!sml_list_empty(&router->waiting)) /* of one whose connection ended in there */
+        until = 0;
     router->busy = true;
     any = sml_router_read(router, until);
     router->busy = false;
-    sml_router_flush(router);
     return any;
 }
 
@@ -675,9 +686,7 @@ static bool deliver_queued(struct semel_router *router, bool (*condition)(void *
     while (!(holds = ask(router, condition, user)) && delivered) {
         if (until != SML_NEVER && sml_clock_now() >= until)
             break;
-        router->busy = true;
-        delivered = deliver_one(router);
-        router->busy = false;
+        delivered = deliver_next(router);
     }
     return holds;
 }
@@ -700,16 +709,19 @@ enum semel_status semel_router_route_until(struct semel_router *router,
         until = sml_time_add(sml_clock_now(), (uint64_t)timeout_ms * SML_MS);
     leave_loop(router);
     while (!deliver_queued(router, condition, user, until)) {
-        bool any;
+        bool any = false;
 
-        if (until != SML_NEVER && sml_clock_now() >= until)
-            return SEMEL_DEADLINE;
-        any = read_more(router, timeout_ms == 0 ? 0 : until);
+        if (until == SML_NEVER || sml_clock_now() < until)
+            any = read_more(router, timeout_ms == 0 ? 0 : until);
+        else
+            status = SEMEL_DEADLINE;
         if (timeout_ms == 0 && (!any || ++rounds == ROUNDS_WITHOUT_TIME))
-            return SEMEL_DEADLINE;
+            status = SEMEL_DEADLINE;
+        if (status != SEMEL_OK)
+            break;
     }
     sml_router_flush(router);
-    return SEMEL_OK;
+    return status;
 }
 
 void semel_router_counters(const struct semel_router *router,

@@ -170,6 +170,60 @@ static void test_dropped_slots(void **state)
     close_desk(&desk);
 }
 
+static bool goes_slowly(void *user)
+{
+    struct box *box = user;
+
+    if (box->got > box->wanted)
+        kit_sleep_ms(30);
+    return false;
+}
+
+/* By hand, what was delivered is told to the sender, which waits for it, however route_until ends:
+ * here its time is over after each message. */
+static void test_told_by_hand(void **state)
+{
+    struct box box;
+    struct desk desk;
+    uint32_t sent = 1;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    while (post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 0) == SEMEL_OK)
+        sent++;
+    kit_sleep_ms(100); /* they are in the sockets: one read fetches them all */
+    while (box.got < sent) {
+        box.wanted = box.got;
+        assert_int_equal(semel_router_route_until(desk.router, goes_slowly, &box, 20),
+                         SEMEL_DEADLINE);
+    }
+    assert_int_equal(post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 20000), SEMEL_OK);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+/* And before it waits: more than fits into what a sender may share or send at once. */
+static void test_by_hand(void **state)
+{
+    struct semel_pipe_options options[] = { { .never_passed = false }, { .never_passed = true } };
+    struct box box;
+    struct desk desk;
+    pid_t pid;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        open_desk(&desk);
+        open_box(&box, &desk, 3, &options[i]);
+        pid = spawn_sender("--large", &box, 20);
+        box.wanted = 20;
+        assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 60000), SEMEL_OK);
+        assert_int_equal(exit_of(pid), 0);
+        assert_false(box.wrong);
+        semel_sender_destroy(box.sender);
+        close_desk(&desk);
+    }
+}
+
 static void test_closed_pipe(void **state)
 {
     struct box box;
@@ -264,6 +318,8 @@ int main(int argc, char **argv)
         TEST("never passed, and dropped", test_never_passed),
         TEST("passed by a sender that is gone", test_passed_then_dead),
         TEST("passed, and dropped for what came later", test_dropped_slots),
+        TEST("R6 route_until: what was delivered is told", test_told_by_hand),
+        TEST("R6 route_until: more than fits at once", test_by_hand),
         TEST("passed to a pipe that is closed", test_closed_pipe),
         TEST("no room where it is passed", test_crowded),
         TEST("those who pass nothing", test_intruders),
