@@ -55,7 +55,7 @@ struct sml_client_conn {
     uint64_t borrowed;      /* reads by callers */
     uint64_t borrowed_seen; /* of these, at the I/O thread's last tick */
     uint32_t streak;        /* lone calls one after the other */
-    bool much_read;         /* by the last read of a caller; the reader's */
+    bool much_read;         /* by the last read; the reader's */
     bool lent;              /* not armed: a stream's reader read last, and comes again */
     uint32_t looped;        /* of the calls in flight, those whose loops watch for input */
     struct sml_intake in;   /* the reader's */
@@ -292,6 +292,9 @@ void sml_client_watch(struct semel_client *client);
 
 /* Bytes, or the end, from the connection: by the holder of the reader role. */
 void sml_client_input(struct semel_client *client, struct sml_io io);
+/* A read by the holder, to whom much has come: after a moment without anything it is AGAIN. Without
+ * the lock. */
+struct sml_io sml_client_look(struct sml_client_conn *conn, uint8_t *at, size_t room);
 /* What was consumed leaves `in`; the role is free. Results in place are gone. */
 void sml_client_release_reader(struct semel_client *client);
 

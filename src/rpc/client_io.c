@@ -3,8 +3,9 @@
  * time, runs callbacks.
  *
  * One round: tick what is due; carry out what the machine asks for; tell what changed; deliver what
- * is finished; write what the callbacks started, in one go; sleep; read. The lock is held from the
- * first to the last step and released for each system call and each callback.
+ * is finished; write what the callbacks started, in one go; look for more, if much was read; sleep;
+ * read. The lock is held from the first to the last step and released for each system call and each
+ * callback.
  *
  * The connection is opened and closed here only, so that no other thread meets a descriptor that
  * was given to somebody else: `closing` lets nobody in, a shutdown makes those who are inside
@@ -496,24 +497,32 @@ static uint64_t sleep_until(struct semel_client *client)
     return until;
 }
 
-/* Read once, and deliver before the buffer is used again. */
-static void read_once(struct semel_client *client)
+static bool may_read(const struct semel_client *client)
+{
+    const struct sml_client_conn *conn = &client->conn;
+
+    return conn->open && !conn->closing && conn->armed && conn->reader == SML_READER_NONE;
+}
+
+/* Read once, and deliver before the buffer is used again. `looks`: for a moment. Was it much? */
+static bool read_once(struct semel_client *client, bool looks)
 {
     struct sml_client_conn *conn = &client->conn;
     struct sml_io io;
     uint8_t *at;
     size_t room;
+    bool much;
 
-    if (!conn->open || conn->closing || !conn->armed || conn->reader != SML_READER_NONE)
-        return;
     conn->reader = SML_READER_IO;
     sml_client_unlock(client);
     at = sml_intake_room(&conn->in, &room);
-    io = sml_channel_read(&conn->channel, at, room);
+    io = looks ? sml_client_look(conn, at, room) : sml_channel_read(&conn->channel, at, room);
+    conn->much_read = much = io.kind == SML_IO_MOVED && io.bytes >= SML_BURST_BYTES;
     sml_mutex_lock(&client->lock);
     sml_client_input(client, io);
     deliver_all(client);
     sml_client_release_reader(client);
+    return much;
 }
 
 static void wait_for_events(struct semel_client *client)
@@ -521,6 +530,8 @@ static void wait_for_events(struct semel_client *client)
     struct epoll_event events[EVENTS_MAX];
     int count;
 
+    if (may_read(client) && client->conn.much_read && read_once(client, true))
+        return;
     client->asleep_until = sleep_until(client);
     sml_client_unlock(client);
     count = sml_epoll_wait(&client->epoll, events, EVENTS_MAX, client->asleep_until);
@@ -539,8 +550,9 @@ static void wait_for_events(struct semel_client *client)
         default:
             if (events[i].events & (SML_POLL_OUT | SML_POLL_ERROR))
                 sml_client_writable(client);
-            if (events[i].data.u64 == SML_TAG_READ && (events[i].events & ~SML_POLL_OUT))
-                read_once(client);
+            if (events[i].data.u64 == SML_TAG_READ && (events[i].events & ~SML_POLL_OUT) &&
+                may_read(client))
+                (void)read_once(client, false);
             break;
         }
     }

@@ -288,21 +288,26 @@ bool sml_client_may_borrow(struct semel_client *client, const struct sml_awaited
     return readable_by_caller(client);
 }
 
+struct sml_io sml_client_look(struct sml_client_conn *conn, uint8_t *at, size_t room)
+{
+    uint64_t until = sml_clock_now() + SML_LOOK_NS;
+    struct sml_io io;
+
+    while ((io = sml_channel_read(&conn->channel, at, room)).kind == SML_IO_AGAIN &&
+           sml_clock_now() < until)
+        sml_thread_yield();
+    return io;
+}
+
 /* The reader's: the next bytes, when they come. After many it looks a moment before it sleeps. */
 static struct sml_io read_patiently(struct semel_client *client, uint8_t *at, size_t room,
                                     uint64_t until)
 {
     struct sml_client_conn *conn = &client->conn;
-    uint64_t looks = conn->much_read ? sml_clock_now() + SML_LOOK_NS : 0;
     struct sml_io io = { 0, SML_IO_AGAIN, 0 };
 
-    while (looks != 0 && io.kind == SML_IO_AGAIN) {
-        io = sml_channel_read(&conn->channel, at, room);
-        if (io.kind == SML_IO_AGAIN && sml_clock_now() >= looks)
-            looks = 0;
-        else if (io.kind == SML_IO_AGAIN)
-            sml_thread_yield();
-    }
+    if (conn->much_read)
+        io = sml_client_look(conn, at, room);
     if (io.kind == SML_IO_AGAIN)
         io = sml_channel_read_wait(&conn->channel, at, room, until);
     conn->much_read = io.kind == SML_IO_MOVED && io.bytes >= SML_BURST_BYTES;
