@@ -146,7 +146,9 @@ static bool try_once(struct semel_job *job)
         keep_handle(job, this_try, call);
         return true;
     }
-    job->seat.served = false;
+    job->seat.served = job->seat.abandoned = false;
+    if (may_go_elsewhere(status))
+        sml_seat_shun(&job->seat);
     sml_seat_leave(job->pool, &job->seat, false, SEMEL_UNKNOWN);
     if (may_go_elsewhere(status))
         return false;
@@ -175,25 +177,21 @@ static bool ask_again(struct semel_job *job)
     return false;
 }
 
-/* It has a seat, or was refused one. */
-static void go_on(struct semel_job *job)
-{
-    /* Its end may come, and its last reference go, while this thread is still at it. */
-    atomic_fetch_add_explicit(&job->refs, 1, memory_order_relaxed);
-    while (job->seat.worker && !try_once(job))
-        if (!ask_again(job))
-            break;
-    semel_job_unref(job);
-}
-
+/* It has a seat, or was refused one: until it is at a worker, in line for another one, or refused
+ * for good. */
 static void on_granted(struct sml_seat *seat)
 {
     struct semel_job *job = (struct semel_job *)seat;
 
-    if (seat->worker)
-        go_on(job);
-    else
-        end_refused(job, seat->status);
+    /* Its end may come, and its last reference go, while this thread is still at it. */
+    atomic_fetch_add_explicit(&job->refs, 1, memory_order_relaxed);
+    do {
+        if (!seat->worker) {
+            end_refused(job, seat->status);
+            break;
+        }
+    } while (!try_once(job) && ask_again(job));
+    semel_job_unref(job);
 }
 
 /* --- after a worker ----------------------------------------------------------------------- */

@@ -9,6 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/time.h"
+#include "proc/seat.h"
+
 struct ends {
     _Atomic unsigned values, unknown, not_executed, all;
     _Atomic unsigned status;
@@ -169,6 +172,40 @@ static void test_death(void **state)
     assert_int_equal(semel_pool_destroy(ends.pool), SEMEL_OK);
 }
 
+/* The connection of the only worker ends; nobody has heard of it yet. */
+static void cut_off(struct semel_pool *pool)
+{
+    struct sml_seat seat;
+
+    sml_seat_init(&seat, NULL);
+    assert_true(sml_seat_ask(pool, &seat, SML_NEVER, false));
+    semel_client_stop(sml_seat_client(&seat));
+    sml_seat_leave(pool, &seat, true, SEMEL_VALUE);
+}
+
+/* A call that a worker does not take gets another one; if it may not wait for that it ends as any
+ * that has waited too long. */
+static void test_not_taken(void **state)
+{
+    static const struct {
+        int64_t deadline_ms;
+        enum semel_status status;
+    } cases[] = { { 30000, SEMEL_OK }, { -1, SEMEL_EXPIRED } };
+    struct semel_pool_options options = { .workers = 1 };
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct semel_call_options call = { .deadline_ms = cases[i].deadline_ms };
+        struct ends ends = { .pool = pool_kit_make(&options) };
+
+        pool_kit_await_ready(ends.pool);
+        cut_off(ends.pool);
+        check_one(&ends, start(&ends, "echo", "x", &call), cases[i].status);
+        assert_int_equal(atomic_load(&ends.not_executed), cases[i].status != SEMEL_OK);
+        assert_int_equal(semel_pool_destroy(ends.pool), SEMEL_OK);
+    }
+}
+
 #define JOBS 4000
 
 static bool all_ended(void *arg)
@@ -231,6 +268,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cancel_then_death),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_death),
+        cmocka_unit_test(test_not_taken),
         { "R17 worker death: started calls end once each", test_kills, NULL, NULL, NULL },
         cmocka_unit_test(test_destroy),
     };
