@@ -45,11 +45,12 @@ struct lane {
 struct slot {
     void *data;
     size_t size;
-    uint64_t part; /* that named it last; it is free once that was taken */
-    bool named;    /* since it was free */
+    uint64_t number; /* of this memory; its place is the slot's */
+    uint64_t part;   /* that named it last; it is free once that was taken */
+    bool named;      /* since it was free */
 };
 
-#define SLOTS 8
+#define SLOTS 8 /* at most SML_SLOTS_MAX */
 #define SLOT_BYTES_MIN UINT64_C(1048576)
 #define RETRY_NS SML_MS
 
@@ -225,6 +226,8 @@ enum semel_status semel_sender_create(struct semel_sender **out, const char *tic
         free(sender);
         return SEMEL_INVALID;
     }
+    for (uint64_t i = 0; i < SLOTS; i++)
+        sender->slots[i].number = i;
     *out = sender;
     return SEMEL_OK;
 }
@@ -356,7 +359,7 @@ static struct slot *find_free(struct semel_sender *sender, size_t size)
 static enum semel_status make_slot(struct semel_sender *sender, struct slot *slot, size_t size)
 {
     uint8_t words[SML_PASSED_WORDS];
-    uint64_t number = (uint64_t)(slot - sender->slots), bytes = SLOT_BYTES_MIN;
+    uint64_t number = slot->number + SML_SLOTS_MAX, bytes = SLOT_BYTES_MIN;
     enum semel_status status;
     void *data;
     int fd;
@@ -379,6 +382,7 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
         sml_sealed_unmap(slot->data, slot->size);
     slot->data = data;
     slot->size = (size_t)bytes;
+    slot->number = number;
     return SEMEL_OK;
 }
 
@@ -409,10 +413,10 @@ static enum semel_status name_slot(struct semel_sender *sender, struct slot *slo
                                    int64_t timeout_ms)
 {
     uint8_t words[SML_MESSAGE_PASSED_BYTES] = { SML_MESSAGE_PASSED };
-    uint64_t number = (uint64_t)(slot - sender->slots), added, taken;
+    uint64_t added, taken;
     enum semel_status status;
 
-    memcpy(words + 1, &number, 8);
+    memcpy(words + 1, &slot->number, 8);
     memcpy(words + 9, &size, 8);
     sml_stream_progress_of(sender->stream, &added, &taken);
     status = semel_stream_send(sender->stream, semel_bytes(words, sizeof words), timeout_ms);

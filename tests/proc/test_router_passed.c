@@ -224,6 +224,41 @@ static void test_by_hand(void **state)
     }
 }
 
+/* A message of `size` bytes in reserved memory. */
+static void send_reserved(struct box *box, uint32_t number, size_t size)
+{
+    uint32_t head[2] = { box->number, number };
+    void *place;
+
+    assert_int_equal(semel_sender_reserve(box->sender, size, 20000, &place), SEMEL_OK);
+    memcpy(place, head, sizeof head);
+    fill(place, size, number);
+    assert_int_equal(semel_sender_send_reserved(box->sender, 20000), SEMEL_OK);
+}
+
+/* Memory that took the place of other, and was passed, but not named: what is named after that is
+ * in it, although it would fit into the other, too. */
+static void test_replaced_unnamed(void **state)
+{
+    struct box box;
+    struct desk desk;
+    void *place;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    send_reserved(&box, 1, 600000);
+    box.wanted = 2;
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_int_equal(semel_sender_reserve(box.sender, 3000000, 20000, &place), SEMEL_OK);
+    send_reserved(&box, 2, 600000); /* a second reservation takes the place of the first */
+    box.wanted = 3;
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_false(box.wrong);
+    assert_int_equal(box.skipped, 0);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 static void test_closed_pipe(void **state)
 {
     struct box box;
@@ -320,6 +355,7 @@ int main(int argc, char **argv)
         TEST("passed, and dropped for what came later", test_dropped_slots),
         TEST("R6 route_until: what was delivered is told", test_told_by_hand),
         TEST("R6 route_until: more than fits at once", test_by_hand),
+        TEST("passed anew, and not named", test_replaced_unnamed),
         TEST("passed to a pipe that is closed", test_closed_pipe),
         TEST("no room where it is passed", test_crowded),
         TEST("those who pass nothing", test_intruders),
