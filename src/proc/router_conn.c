@@ -7,6 +7,7 @@
  * (WELCOME, credits, replies) is written at the end of the turn. A connection that ends takes its
  * session with it: a worker that is gone does not come back. If a newer connection took the session
  * over, it has the inlets, too. */
+#include <semel/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,8 @@
 #define EVENTS_MAX 64
 #define OUT_BYTES SML_FRAME_BYTES_MAX
 #define LISTENER_MARK UINT64_C(1)
-#define WINDOW_CALLS 1024
+/* Of one process. What would have to wait for a place would wait for good: senders stay. */
+#define SENDERS_MAX SEMEL_WINDOW_CALLS_MAX
 /* Senders that write without end are left for the next turn after so many reads. */
 #define READS_MAX 16
 
@@ -514,7 +516,7 @@ static void init_host(struct semel_router *router)
 {
     struct sml_entropy entropy = sml_random_entropy(&router->random);
     struct sml_host_options options = {
-        .limits = { WINDOW_CALLS, 4096, 1 << 20 },
+        .limits = { SENDERS_MAX, 4096, SENDERS_MAX * SML_PIPE_BODY_BYTES },
         .sessions_max = router->options.connections,
         .idle = SML_SECOND,
         .handshake = SML_NEVER,

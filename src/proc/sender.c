@@ -3,6 +3,7 @@
  *
  * All senders of a process that send to the same router share one connection, which is there as
  * long as one of them is. It never reconnects: a router that is gone stays gone. */
+#include <semel/limits.h>
 #include <semel/router.h>
 #include <semel/stream.h>
 #include <stdatomic.h>
@@ -118,9 +119,11 @@ static enum semel_status make_lane(struct lanes *lanes, const char *address, str
 
     if (lane == NULL)
         return SEMEL_NO_MEMORY;
-    options.heartbeat_ms = -1; /* a loop may be busy for long, and is no less there */
+    options.heartbeat_ms = -1;        /* a loop may be busy for long, and is no less there */
+    options.handshake_ms = INT32_MAX; /* nor if it has not greeted yet */
     options.give_up_ms = -1;
     options.cancel_grace_ms = -1;
+    options.window_calls = SEMEL_WINDOW_CALLS_MAX; /* each sender is one, for all its life */
     (void)snprintf(lane->address, sizeof lane->address, "%s", address);
     status = semel_client_create(&lane->client, address, &options);
     if (status != SEMEL_OK) {
