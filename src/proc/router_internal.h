@@ -72,6 +72,7 @@ struct sml_router_conn {
     struct sml_channel channel;
     struct semel_watch *watch; /* the loop's; NULL: it is in the router's epoll set */
     struct sml_peer peer;
+    uint64_t silent_until; /* if others wait, and it has said nothing by then, it ends */
     struct sml_list inlets;
     uint8_t *rest; /* input that ends inside a frame */
     size_t rest_bytes;
