@@ -269,8 +269,8 @@ static enum semel_status check_open(const struct semel_sender *sender)
     return sml_origin_is_mine(&sender->lane->origin) ? SEMEL_OK : SEMEL_FORKED;
 }
 
-/* The call is over although the sender is not: why? Its result may still be on its way from the
- * thread that has read it. */
+/* The call is over: why? OK: it came to its end. Its result may still be on its way from the thread
+ * that has read it. */
 static enum semel_status why_over(struct semel_sender *sender)
 {
     uint64_t until = sml_clock_now() + SML_SECOND;
@@ -287,7 +287,9 @@ static enum semel_status why_over(struct semel_sender *sender)
     }
     if (there != SEMEL_OK)
         return status;
-    if (result.outcome == SEMEL_NOT_EXECUTED && result.status == SEMEL_DENIED)
+    if (result.outcome == SEMEL_VALUE)
+        status = SEMEL_OK;
+    else if (result.outcome == SEMEL_NOT_EXECUTED && result.status == SEMEL_DENIED)
         status = SEMEL_DENIED;
     semel_result_clear(&result);
     return status;
@@ -522,10 +524,12 @@ enum semel_status semel_sender_stop(struct semel_sender *sender, int64_t timeout
         return status;
     (void)semel_stream_end(sender->stream);
     status = sml_stream_flush(sender->stream, sml_stream_until(timeout_ms));
+    if (status == SEMEL_END)
+        status = why_over(sender);
     sml_stream_detach(sender->stream);
     sender->stream = NULL;
     sender->state = CLOSED;
-    return status == SEMEL_WOULD_BLOCK ? SEMEL_WOULD_BLOCK : SEMEL_OK;
+    return status;
 }
 
 void semel_sender_destroy(struct semel_sender *sender)

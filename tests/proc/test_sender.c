@@ -53,6 +53,38 @@ static void test_states(void **state)
     close_desk(&desk);
 }
 
+/* --- the end --------------------------------------------------------------------------------- */
+
+/* Whoever stops learns whether what was sent is out, and if not, why. */
+static void test_stop(void **state)
+{
+    struct semel_sender *second;
+    char ticket[SEMEL_TICKET_BYTES];
+    struct desk desk;
+    struct box box;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 0, NULL);
+    box.wanted = 1;
+    assert_int_equal(semel_receiver_ticket(box.receiver, ticket, sizeof ticket), SEMEL_OK);
+    assert_int_equal(semel_sender_create(&second, ticket), SEMEL_OK);
+    assert_int_equal(semel_sender_start(box.sender), SEMEL_OK);
+    assert_int_equal(post(box.sender, 0, 0, 64, 0), SEMEL_OK);
+    assert_true(serve(&desk, has_all, &box, 20));
+    assert_int_equal(semel_sender_start(second), SEMEL_OK);
+    assert_int_equal(post(second, 0, 1, 64, 0), SEMEL_OK);
+    assert_int_equal(semel_sender_flush(second, 20000), SEMEL_OK);
+    (void)!semel_router_route_until(desk.router, never, NULL, 100);
+    assert_int_equal(semel_sender_stop(second, 20000), SEMEL_DENIED);
+    semel_sender_destroy(second);
+    assert_int_equal(semel_router_stop(desk.router, NULL), SEMEL_OK);
+    assert_int_equal(semel_sender_stop(box.sender, 20000), SEMEL_PEER_DIED);
+    assert_int_equal(semel_sender_stop(box.sender, 20000), SEMEL_ALREADY);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 /* --- a loop that is busy ---------------------------------------------------------------------- */
 
 /* Longer than an ordinary client waits for its greeting: the router is no less there. */
@@ -219,6 +251,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST("R3 state errors", test_states),
+        TEST("stopped, and nobody there", test_stop),
         TEST("a loop that is busy for long", test_busy_loop),
         TEST("many of one process", test_many),
         TEST("forked while senders start", test_forks),
