@@ -336,15 +336,21 @@ static bool deliver_next(struct semel_router *router)
     return any;
 }
 
+/* Senders are told; of one that has ended in there more may be to be delivered. */
+static void tell_senders(struct semel_router *router)
+{
+    sml_router_flush(router);
+    if (router->state == SML_ROUTER_ON_LOOP && !sml_list_empty(&router->waiting))
+        sml_router_arm(router, &router->more, sml_clock_now());
+}
+
 void sml_router_turn(struct semel_router *router)
 {
     uint32_t left = router->options.turn_messages;
 
     while (left > 0 && deliver_next(router))
         left--;
-    sml_router_flush(router);
-    if (!sml_list_empty(&router->waiting))
-        sml_router_arm(router, &router->more, sml_clock_now());
+    tell_senders(router);
 }
 
 static void on_more(struct sml_moment *moment)
@@ -619,6 +625,8 @@ enum semel_status semel_router_close_pipe(struct semel_router *router,
         discard(inlet);
         end_if_over(inlet);
     }
+    if (!router->busy) /* else they are told at the end of that */
+        tell_senders(router);
     return SEMEL_OK;
 }
 

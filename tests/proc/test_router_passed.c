@@ -202,6 +202,28 @@ static void test_told_by_hand(void **state)
     close_desk(&desk);
 }
 
+/* So it is when a pipe is closed: what was queued there is dropped, and the sender has its memory
+ * again. */
+static void test_closed_by_hand(void **state)
+{
+    struct box box;
+    struct desk desk;
+    uint32_t sent = 1;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    while (post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 0) == SEMEL_OK)
+        sent++;
+    kit_sleep_ms(100);
+    box.wanted = 2; /* the others stay queued */
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
+    for (uint32_t i = 1; i < sent; i++)
+        assert_int_equal(post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 5000), SEMEL_OK);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 /* And before it waits: more than fits into what a sender may share or send at once. */
 static void test_by_hand(void **state)
 {
@@ -354,6 +376,7 @@ int main(int argc, char **argv)
         TEST("passed by a sender that is gone", test_passed_then_dead),
         TEST("passed, and dropped for what came later", test_dropped_slots),
         TEST("R6 route_until: what was delivered is told", test_told_by_hand),
+        TEST("closed by hand: what was dropped is told", test_closed_by_hand),
         TEST("R6 route_until: more than fits at once", test_by_hand),
         TEST("passed anew, and not named", test_replaced_unnamed),
         TEST("passed to a pipe that is closed", test_closed_pipe),
