@@ -53,7 +53,6 @@ struct slot {
 
 #define SLOTS 8 /* at most SML_SLOTS_MAX */
 #define SLOT_BYTES_MIN UINT64_C(1048576)
-#define RETRY_NS SML_MS
 
 enum state { INITIAL, OPEN, CLOSED };
 
@@ -65,6 +64,7 @@ struct semel_sender {
     bool never_passes;
     struct slot slots[SLOTS];
     struct slot *reserved; /* NULL: none */
+    void *spare;           /* what is reserved instead, to be sent through the socket; or NULL */
     size_t reserved_bytes;
     char address[SEMEL_TICKET_BYTES];
 };
@@ -393,7 +393,7 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
 
 /* A slot for `size` bytes. LIMIT: one is free, but it cannot be passed now. */
 static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint64_t until,
-                                  bool persists, struct slot **out)
+                                  struct slot **out)
 {
     enum semel_status status = SEMEL_WOULD_BLOCK;
 
@@ -404,13 +404,22 @@ static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint
         *out = find_free(sender, size);
         if (*out)
             status = (*out)->size >= size ? SEMEL_OK : make_slot(sender, *out, size);
-        if (*out && status == SEMEL_WOULD_BLOCK && !persists)
-            return SEMEL_LIMIT;
+        if (*out && status == SEMEL_WOULD_BLOCK)
+            return SEMEL_LIMIT; /* the router looks for more when some is named, not before */
         if (status != SEMEL_WOULD_BLOCK || sml_clock_now() >= until)
             return status;
-        if (sml_stream_wait_news(sender->stream, seen, sml_clock_now() + RETRY_NS) == SEMEL_END)
+        if (sml_stream_wait_news(sender->stream, seen, until) == SEMEL_END)
             return SEMEL_END;
     }
+}
+
+/* Through the socket. */
+static enum semel_status send_plain(struct semel_sender *sender, struct semel_bytes message,
+                                    int64_t timeout_ms)
+{
+    static const uint8_t plain = SML_MESSAGE_PLAIN;
+
+    return sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
 }
 
 /* A message that names the slot. */
@@ -430,6 +439,13 @@ static enum semel_status name_slot(struct semel_sender *sender, struct slot *slo
     return status;
 }
 
+static void drop_reserved(struct semel_sender *sender)
+{
+    free(sender->spare);
+    sender->spare = NULL;
+    sender->reserved = NULL;
+}
+
 enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size, int64_t timeout_ms,
                                        void **out_data)
 {
@@ -444,13 +460,16 @@ enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size,
         return SEMEL_TOO_LARGE;
     if (timeout_ms != 0 && sml_thread_in_loop())
         return SEMEL_WOULD_DEADLOCK;
-    sender->reserved = NULL;
-    status = get_slot(sender, size, sml_stream_until(timeout_ms), true, &slot);
+    drop_reserved(sender);
+    status = get_slot(sender, size, sml_stream_until(timeout_ms), &slot);
+    if (status == SEMEL_OK)
+        sender->reserved = slot;
+    else if (status == SEMEL_LIMIT)
+        status = (sender->spare = malloc(size)) ? SEMEL_OK : SEMEL_NO_MEMORY;
     if (status != SEMEL_OK)
         return status == SEMEL_END ? why_over(sender) : status;
-    sender->reserved = slot;
     sender->reserved_bytes = size;
-    *out_data = slot->data;
+    *out_data = sender->spare ? sender->spare : slot->data;
     return SEMEL_OK;
 }
 
@@ -460,11 +479,14 @@ enum semel_status semel_sender_send_reserved(struct semel_sender *sender, int64_
 
     if (status != SEMEL_OK)
         return status;
-    if (sender->reserved == NULL)
+    if (sender->reserved)
+        status = name_slot(sender, sender->reserved, sender->reserved_bytes, timeout_ms);
+    else if (sender->spare)
+        status = send_plain(sender, semel_bytes(sender->spare, sender->reserved_bytes), timeout_ms);
+    else
         return SEMEL_INVALID;
-    status = name_slot(sender, sender->reserved, sender->reserved_bytes, timeout_ms);
     if (status != SEMEL_WOULD_BLOCK && status != SEMEL_WOULD_DEADLOCK)
-        sender->reserved = NULL;
+        drop_reserved(sender);
     return status == SEMEL_END ? why_over(sender) : status;
 }
 
@@ -477,7 +499,7 @@ static enum semel_status send_passed(struct semel_sender *sender, struct semel_b
     struct slot *slot;
 
     if (timeout_ms == 0 || !sml_thread_in_loop())
-        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), false, &slot);
+        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), &slot);
     if (status != SEMEL_OK)
         return status;
     memcpy(slot->data, message.data, message.size);
@@ -487,7 +509,6 @@ static enum semel_status send_passed(struct semel_sender *sender, struct semel_b
 enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_bytes message,
                                     int64_t timeout_ms)
 {
-    static const uint8_t plain = SML_MESSAGE_PLAIN;
     enum semel_status status = check_open(sender);
     bool passes;
 
@@ -500,8 +521,8 @@ enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_by
     passes = message.size >= SEMEL_PASSED_BYTES && !sender->never_passes;
     if (passes)
         status = send_passed(sender, message, timeout_ms);
-    if (!passes || status == SEMEL_LIMIT) /* there is no memory to share now: through the socket */
-        status = sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
+    if (!passes || status == SEMEL_LIMIT) /* there is no memory to share now */
+        status = send_plain(sender, message, timeout_ms);
     return status == SEMEL_END ? why_over(sender) : status;
 }
 
@@ -541,6 +562,7 @@ void semel_sender_destroy(struct semel_sender *sender)
     for (int i = 0; i < SLOTS; i++)
         if (sender->slots[i].data)
             sml_sealed_unmap(sender->slots[i].data, sender->slots[i].size);
+    drop_reserved(sender);
     if (sender->lane)
         leave_lane(sender->lane);
     free(sender);

@@ -295,6 +295,67 @@ static void test_closed_pipe(void **state)
     close_desk(&desk);
 }
 
+#define PREPARED 600
+
+struct prepared {
+    struct semel_sender *senders[PREPARED];
+    uint32_t reserved, sent;
+};
+
+/* All memory first, then all messages. */
+static void *prepare(void *arg)
+{
+    struct prepared *prepared = arg;
+    void *place;
+
+    for (uint32_t i = 0; i < PREPARED; i++) {
+        if (semel_sender_start(prepared->senders[i]) == SEMEL_OK &&
+            semel_sender_reserve(prepared->senders[i], SEMEL_PASSED_BYTES, 5000, &place) ==
+                SEMEL_OK)
+            prepared->reserved++;
+        else
+            break;
+    }
+    for (uint32_t i = 0; i < prepared->reserved; i++)
+        if (semel_sender_send_reserved(prepared->senders[i], 5000) == SEMEL_OK)
+            prepared->sent++;
+    return NULL;
+}
+
+static void count_message(struct semel_receiver *receiver, struct semel_bytes message, void *user)
+{
+    struct box *box = user;
+
+    (void)receiver;
+    (void)message;
+    box->got++;
+}
+
+/* More memory than fits into a socket is passed before any of it is named. */
+static void test_prepared(void **state)
+{
+    static struct prepared prepared;
+    struct box box = { .wanted = PREPARED };
+    struct semel_receiver *receiver;
+    struct desk desk;
+    pthread_t thread;
+
+    (void)state;
+    open_desk(&desk);
+    for (uint32_t i = 0; i < PREPARED; i++)
+        assert_int_equal(semel_router_pipe(desk.router, NULL, count_message, &box, &receiver,
+                                           &prepared.senders[i]),
+                         SEMEL_OK);
+    assert_int_equal(pthread_create(&thread, NULL, prepare, &prepared), 0);
+    (void)serve(&desk, has_all, &box, 15);
+    pthread_join(thread, NULL);
+    assert_int_equal(prepared.reserved, PREPARED);
+    assert_int_equal(box.got, PREPARED);
+    for (uint32_t i = 0; i < PREPARED; i++)
+        semel_sender_destroy(prepared.senders[i]);
+    close_desk(&desk);
+}
+
 /* A connection to where memory is passed, that never passes any; -1: too many wait already. */
 static int intrude(const struct box *box)
 {
@@ -380,6 +441,7 @@ int main(int argc, char **argv)
         TEST("R6 route_until: more than fits at once", test_by_hand),
         TEST("passed anew, and not named", test_replaced_unnamed),
         TEST("passed to a pipe that is closed", test_closed_pipe),
+        TEST("passed long before it is named", test_prepared),
         TEST("no room where it is passed", test_crowded),
         TEST("those who pass nothing", test_intruders),
     };
