@@ -260,7 +260,10 @@ static enum semel_status read_message(struct semel_receiver *receiver, struct se
         if (status == SEMEL_OK && out->size == SML_MESSAGE_PASSED_BYTES &&
             at[0] == SML_MESSAGE_PASSED && sml_receiver_lend(receiver, *out, out))
             return SEMEL_OK;
-        lose(receiver, status == SEMEL_OK ? "was damaged" : "was too large");
+        if (status == SEMEL_NO_MEMORY) /* lost when it is skipped */
+            sml_item_reader_skip(&receiver->reader);
+        else
+            lose(receiver, status == SEMEL_OK ? "was damaged" : "was too large");
     }
     return status;
 }
