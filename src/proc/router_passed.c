@@ -60,7 +60,7 @@ void sml_router_close_sides(struct semel_router *router)
 
 /* --- what was passed ----------------------------------------------------------------------- */
 
-static void drop(struct semel_receiver *receiver, struct sml_slot *slot)
+static void drop(struct sml_slot *slot)
 {
     sml_list_remove(&slot->link);
     sml_sealed_unmap(slot->data, (size_t)slot->size);
@@ -99,7 +99,7 @@ static void keep(struct semel_router *router, const uint8_t *words, int fd)
     memcpy(&size, words + SML_PIPE_BODY_BYTES + 8, 8);
     old = receiver ? find_place(receiver, number) : NULL;
     if (old && old->data != receiver->lent)
-        drop(receiver, old);
+        drop(old);
     if (receiver && !find_place(receiver, number) && size <= SML_SLOT_BYTES_MAX)
         slot = malloc(sizeof *slot);
     if (slot)
@@ -194,5 +194,5 @@ bool sml_receiver_lend(struct semel_receiver *receiver, struct semel_bytes words
 void sml_receiver_drop_slots(struct semel_receiver *receiver)
 {
     while (!sml_list_empty(&receiver->slots))
-        drop(receiver, SML_CONTAINER(receiver->slots.next, struct sml_slot, link));
+        drop(SML_CONTAINER(receiver->slots.next, struct sml_slot, link));
 }
