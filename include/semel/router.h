@@ -197,8 +197,9 @@ SEMEL_API enum semel_status semel_sender_flush(struct semel_sender *sender, int6
 
 /* open -> closed, after a flush of at most timeout_ms. Returns: OK; WOULD_BLOCK (it is closed, and
  * some messages were not written in time: they will be while this process lives on, until its last
- * sender to the same router is destroyed); INVALID (not started); ALREADY; FORKED. Thread: one at a
- * time. Blocks: at most timeout_ms. Since: 0.4 */
+ * sender to the same router is destroyed); PEER_DIED, DENIED (it is closed; as semel_sender_send);
+ * INVALID (not started); ALREADY; FORKED. Thread: one at a time. Blocks: at most timeout_ms. Since:
+ * 0.4 */
 SEMEL_API enum semel_status semel_sender_stop(struct semel_sender *sender, int64_t timeout_ms);
 
 /* Stop it if need be, without waiting, and free it. NULL is fine. With the last sender of this

@@ -255,6 +255,13 @@ static void see_out(struct semel_pool *pool)
     sml_mutex_unlock(&pool->lock);
 }
 
+/* Calls that have not ended, those included that were refused and have not been told: an executor's
+ * loop tells its own, which may be this thread's. Lock held. */
+static uint32_t open_calls(const struct semel_pool *pool)
+{
+    return (uint32_t)(pool->counters.calls_started - pool->counters.calls_completed);
+}
+
 /* False: the time is over. */
 static bool await_calls(struct semel_pool *pool, int64_t timeout_ms, uint32_t *out_running)
 {
@@ -263,12 +270,12 @@ static bool await_calls(struct semel_pool *pool, int64_t timeout_ms, uint32_t *o
     bool all;
 
     sml_mutex_lock(&pool->lock);
-    while (pool->running > 0 && timeout_ms != 0 &&
+    while (open_calls(pool) > 0 && timeout_ms != 0 &&
            sml_cond_wait_until(&pool->changed, &pool->lock, until))
         ;
-    all = pool->running == 0;
+    all = open_calls(pool) == 0;
     if (out_running)
-        *out_running = pool->running;
+        *out_running = open_calls(pool);
     sml_mutex_unlock(&pool->lock);
     return all;
 }

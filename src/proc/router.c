@@ -260,7 +260,10 @@ static enum semel_status read_message(struct semel_receiver *receiver, struct se
         if (status == SEMEL_OK && out->size == SML_MESSAGE_PASSED_BYTES &&
             at[0] == SML_MESSAGE_PASSED && sml_receiver_lend(receiver, *out, out))
             return SEMEL_OK;
-        lose(receiver, status == SEMEL_OK ? "was damaged" : "was too large");
+        if (status == SEMEL_NO_MEMORY) /* lost when it is skipped */
+            sml_item_reader_skip(&receiver->reader);
+        else
+            lose(receiver, status == SEMEL_OK ? "was damaged" : "was too large");
     }
     return status;
 }
@@ -336,15 +339,21 @@ static bool deliver_next(struct semel_router *router)
     return any;
 }
 
+/* Senders are told; of one that has ended in there more may be to be delivered. */
+static void tell_senders(struct semel_router *router)
+{
+    sml_router_flush(router);
+    if (router->state == SML_ROUTER_ON_LOOP && !sml_list_empty(&router->waiting))
+        sml_router_arm(router, &router->more, sml_clock_now());
+}
+
 void sml_router_turn(struct semel_router *router)
 {
     uint32_t left = router->options.turn_messages;
 
     while (left > 0 && deliver_next(router))
         left--;
-    sml_router_flush(router);
-    if (!sml_list_empty(&router->waiting))
-        sml_router_arm(router, &router->more, sml_clock_now());
+    tell_senders(router);
 }
 
 static void on_more(struct sml_moment *moment)
@@ -619,6 +628,8 @@ enum semel_status semel_router_close_pipe(struct semel_router *router,
         discard(inlet);
         end_if_over(inlet);
     }
+    if (!router->busy) /* else they are told at the end of that */
+        tell_senders(router);
     return SEMEL_OK;
 }
 

@@ -7,6 +7,7 @@
  * (WELCOME, credits, replies) is written at the end of the turn. A connection that ends takes its
  * session with it: a worker that is gone does not come back. If a newer connection took the session
  * over, it has the inlets, too. */
+#include <semel/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,10 @@
 #define EVENTS_MAX 64
 #define OUT_BYTES SML_FRAME_BYTES_MAX
 #define LISTENER_MARK UINT64_C(1)
-#define WINDOW_CALLS 1024
+/* Of one process. What would have to wait for a place would wait for good: senders stay. */
+#define SENDERS_MAX SEMEL_WINDOW_CALLS_MAX
+/* So long a connection may say nothing if others wait for its place. */
+#define SILENCE SML_SECOND
 /* Senders that write without end are left for the next turn after so many reads. */
 #define READS_MAX 16
 
@@ -75,11 +79,18 @@ static void end_session(struct sml_router_conn *conn)
     sml_session_free(&router->host, session);
 }
 
+static void end_pause(struct semel_router *router)
+{
+    router->paused_until = 0;
+    sml_router_disarm(router, &router->pause);
+}
+
 static void close_conn(struct sml_router_conn *conn)
 {
     struct semel_router *router = conn->router;
 
     end_session(conn);
+    end_pause(router); /* there is room again */
     if (conn->watch)
         (void)semel_watch_remove(conn->watch);
     else
@@ -392,6 +403,7 @@ static void admit(struct semel_router *router, struct sml_channel *channel)
         return;
     }
     conn->router = router;
+    conn->silent_until = sml_time_add(sml_clock_now(), SILENCE);
     sml_list_init(&conn->inlets);
     sml_channel_move(&conn->channel, channel);
     sml_peer_init(&conn->peer, &router->host, &principal, sml_clock_now());
@@ -399,25 +411,35 @@ static void admit(struct semel_router *router, struct sml_channel *channel)
     router->conn_count++;
 }
 
-/* One that has said nothing yet makes room. */
-static void drop_silent(struct semel_router *router)
+static void begin_pause(struct semel_router *router, uint64_t until)
+{
+    router->paused_until = until;
+    if (router->state == SML_ROUTER_ON_LOOP)
+        sml_router_arm(router, &router->pause, until);
+}
+
+/* The one that has said nothing for the longest; NULL: all have. */
+static struct sml_router_conn *find_silent(struct semel_router *router)
 {
     for (struct sml_list *node = router->conns.next; node != &router->conns; node = node->next) {
         struct sml_router_conn *conn = SML_CONTAINER(node, struct sml_router_conn, all);
 
-        if (conn->peer.state == SML_PEER_NEW && !conn->dead) {
-            conn->dead = true;
-            return;
-        }
+        if (conn->peer.state == SML_PEER_NEW && !conn->dead)
+            return conn;
     }
+    return NULL;
 }
 
-/* What there is too little of may come back without a word. */
-static void begin_pause(struct semel_router *router)
+/* Nobody else can come in: one that is silent makes room. It may have come just now, and is given
+ * the time to speak. */
+static void make_room(struct semel_router *router)
 {
-    router->paused_until = sml_time_add(sml_clock_now(), SML_LISTENER_PAUSE_MS * SML_MS);
-    if (router->state == SML_ROUTER_ON_LOOP)
-        sml_router_arm(router, &router->pause, router->paused_until);
+    struct sml_router_conn *conn = find_silent(router);
+
+    if (conn && sml_clock_now() >= conn->silent_until)
+        conn->dead = true;
+    else if (conn)
+        begin_pause(router, conn->silent_until);
 }
 
 static void accept_all(struct semel_router *router)
@@ -446,23 +468,25 @@ static void accept_all(struct semel_router *router)
         return;
     /* Full, or out of descriptors: others wait in the listener until a connection ends, or until it
      * may be otherwise. */
-    drop_silent(router);
     leave_listener(router);
+    make_room(router);
     if (accepted == SML_ACCEPT_PAUSE)
-        begin_pause(router);
+        begin_pause(router, sml_time_add(sml_clock_now(), SML_LISTENER_PAUSE_MS * SML_MS));
 }
 
-static void end_pause(struct semel_router *router)
+/* The pause is over. */
+static void go_on(struct semel_router *router)
 {
-    router->paused_until = 0;
-    sml_router_disarm(router, &router->pause);
+    end_pause(router);
+    if (router->conn_count >= router->options.connections)
+        make_room(router);
 }
 
 static void on_pause_over(struct sml_moment *moment)
 {
     struct semel_router *router = SML_CONTAINER(moment, struct semel_router, pause);
 
-    end_pause(router);
+    go_on(router);
     sml_router_turn(router); /* at its end the listener is watched */
 }
 
@@ -474,8 +498,6 @@ bool sml_router_read(struct semel_router *router, uint64_t until)
     if (router->paused_until)
         until = sml_time_min(until, router->paused_until);
     count = sml_epoll_wait(&router->epoll, events, EVENTS_MAX, until);
-    if (router->paused_until && sml_clock_now() >= router->paused_until)
-        end_pause(router);
     for (int i = 0; i < count; i++) {
         struct sml_router_conn *conn = (struct sml_router_conn *)(uintptr_t)events[i].data.u64;
 
@@ -484,6 +506,8 @@ bool sml_router_read(struct semel_router *router, uint64_t until)
         else
             serve(conn, (events[i].events & SML_POLL_OUT) != 0);
     }
+    if (router->paused_until && sml_clock_now() >= router->paused_until)
+        go_on(router);
     sml_router_flush(router);
     return count > 0;
 }
@@ -514,7 +538,7 @@ static void init_host(struct semel_router *router)
 {
     struct sml_entropy entropy = sml_random_entropy(&router->random);
     struct sml_host_options options = {
-        .limits = { WINDOW_CALLS, 4096, 1 << 20 },
+        .limits = { SENDERS_MAX, 4096, SENDERS_MAX * SML_PIPE_BODY_BYTES },
         .sessions_max = router->options.connections,
         .idle = SML_SECOND,
         .handshake = SML_NEVER,

@@ -27,7 +27,8 @@
 #define SML_MESSAGE_PASSED_BYTES 17
 /* What is passed with a descriptor: the call's body, the slot's number and size. */
 #define SML_PASSED_WORDS (SML_PIPE_BODY_BYTES + 16)
-#define SML_SLOTS_MAX 16 /* of one pipe */
+/* Of one pipe, at once. A slot's place is its number modulo this. */
+#define SML_SLOTS_MAX 16
 #define SML_SLOT_BYTES_MAX (UINT64_C(2) * SEMEL_BODY_BYTES_MAX)
 
 /* The body of a sender's call: the pipe's id, then its secret. */
@@ -57,13 +58,12 @@ struct semel_receiver {
     struct sml_item_reader reader; /* what has arrived */
     uint32_t whole;                /* messages that wait; kept with DROP_OLD and COALESCE */
     uint64_t counted;              /* parts up to here are counted in `whole` */
-    struct sml_list slots;
-    uint32_t slot_count;
-    const void *lent;        /* the slot of the message that is being delivered; NULL: none */
-    bool had_sender;         /* there is no second one */
-    bool calling;            /* inside on_message */
-    bool closed;             /* in there: it is freed when the call returns */
-    struct sml_list waiting; /* the router's: something may be delivered */
+    struct sml_list slots;         /* each in a place of its own */
+    const void *lent;              /* the slot of the message that is being delivered; NULL: none */
+    bool had_sender;               /* there is no second one */
+    bool calling;                  /* inside on_message */
+    bool closed;                   /* in there: it is freed when the call returns */
+    struct sml_list waiting;       /* the router's: something may be delivered */
 };
 
 struct sml_router_conn {
@@ -72,6 +72,7 @@ struct sml_router_conn {
     struct sml_channel channel;
     struct semel_watch *watch; /* the loop's; NULL: it is in the router's epoll set */
     struct sml_peer peer;
+    uint64_t silent_until; /* if others wait, and it has said nothing by then, it ends */
     struct sml_list inlets;
     uint8_t *rest; /* input that ends inside a frame */
     size_t rest_bytes;

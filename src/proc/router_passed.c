@@ -3,7 +3,9 @@
  *
  * A sender has some pieces of memory, slots, each with a number. It passes a slot's descriptor
  * once, by a socket of its own; then it fills the slot and sends a message that names it: so order
- * and flow are those of all messages, and what is named is there already. Until its message was
+ * and flow are those of all messages, and what is named is there already. A larger one that takes
+ * its place has a number of its own: it may be named before it was looked for, when the old one is
+ * still here. Until its message was
  * delivered a slot is the router's; that it was, the sender learns by the stream's credit. Memory
  * that is used again costs neither page faults nor zeroing: which is most of what a new one costs.
  * */
@@ -58,25 +60,35 @@ void sml_router_close_sides(struct semel_router *router)
 
 /* --- what was passed ----------------------------------------------------------------------- */
 
-static void drop(struct semel_receiver *receiver, struct sml_slot *slot)
+static void drop(struct sml_slot *slot)
 {
     sml_list_remove(&slot->link);
-    receiver->slot_count--;
     sml_sealed_unmap(slot->data, (size_t)slot->size);
     free(slot);
 }
 
-static struct sml_slot *find(struct semel_receiver *receiver, uint64_t number)
+/* What is in that number's place. */
+static struct sml_slot *find_place(struct semel_receiver *receiver, uint64_t number)
 {
     struct sml_list *slots = &receiver->slots;
 
-    for (struct sml_list *node = slots->next; node != slots; node = node->next)
-        if (SML_CONTAINER(node, struct sml_slot, link)->number == number)
-            return SML_CONTAINER(node, struct sml_slot, link);
+    for (struct sml_list *node = slots->next; node != slots; node = node->next) {
+        struct sml_slot *slot = SML_CONTAINER(node, struct sml_slot, link);
+
+        if (slot->number % SML_SLOTS_MAX == number % SML_SLOTS_MAX)
+            return slot;
+    }
     return NULL;
 }
 
-/* Memory under a number; a larger one takes the place of that which was there. */
+static struct sml_slot *find(struct semel_receiver *receiver, uint64_t number)
+{
+    struct sml_slot *slot = find_place(receiver, number);
+
+    return slot && slot->number == number ? slot : NULL;
+}
+
+/* Memory under a number, instead of what was in its place. */
 static void keep(struct semel_router *router, const uint8_t *words, int fd)
 {
     struct semel_receiver *receiver = sml_router_find(router, words);
@@ -85,11 +97,10 @@ static void keep(struct semel_router *router, const uint8_t *words, int fd)
 
     memcpy(&number, words + SML_PIPE_BODY_BYTES, 8);
     memcpy(&size, words + SML_PIPE_BODY_BYTES + 8, 8);
-    old = receiver ? find(receiver, number) : NULL;
+    old = receiver ? find_place(receiver, number) : NULL;
     if (old && old->data != receiver->lent)
-        drop(receiver, old);
-    if (receiver && receiver->slot_count < SML_SLOTS_MAX && !find(receiver, number) &&
-        size <= SML_SLOT_BYTES_MAX)
+        drop(old);
+    if (receiver && !find_place(receiver, number) && size <= SML_SLOT_BYTES_MAX)
         slot = malloc(sizeof *slot);
     if (slot)
         slot->data = sml_sealed_map(fd, (size_t)size);
@@ -101,7 +112,6 @@ static void keep(struct semel_router *router, const uint8_t *words, int fd)
     slot->number = number;
     slot->size = size;
     sml_list_push_back(&receiver->slots, &slot->link);
-    receiver->slot_count++;
 }
 
 /* Take over what the side has passed. Returns whether it has ended. */
@@ -170,7 +180,7 @@ bool sml_receiver_lend(struct semel_receiver *receiver, struct semel_bytes words
     memcpy(&number, at + 1, sizeof number);
     memcpy(&size, at + 9, sizeof size);
     slot = find(receiver, number);
-    if (slot == NULL || slot->size < size) {
+    if (slot == NULL) {
         sml_router_look_aside(receiver->router);
         slot = find(receiver, number);
     }
@@ -184,5 +194,5 @@ bool sml_receiver_lend(struct semel_receiver *receiver, struct semel_bytes words
 void sml_receiver_drop_slots(struct semel_receiver *receiver)
 {
     while (!sml_list_empty(&receiver->slots))
-        drop(receiver, SML_CONTAINER(receiver->slots.next, struct sml_slot, link));
+        drop(SML_CONTAINER(receiver->slots.next, struct sml_slot, link));
 }

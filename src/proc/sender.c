@@ -3,6 +3,7 @@
  *
  * All senders of a process that send to the same router share one connection, which is there as
  * long as one of them is. It never reconnects: a router that is gone stays gone. */
+#include <semel/limits.h>
 #include <semel/router.h>
 #include <semel/stream.h>
 #include <stdatomic.h>
@@ -45,13 +46,13 @@ struct lane {
 struct slot {
     void *data;
     size_t size;
-    uint64_t part; /* that named it last; it is free once that was taken */
-    bool named;    /* since it was free */
+    uint64_t number; /* of this memory; its place is the slot's */
+    uint64_t part;   /* that named it last; it is free once that was taken */
+    bool named;      /* since it was free */
 };
 
-#define SLOTS 8
+#define SLOTS 8 /* at most SML_SLOTS_MAX */
 #define SLOT_BYTES_MIN UINT64_C(1048576)
-#define RETRY_NS SML_MS
 
 enum state { INITIAL, OPEN, CLOSED };
 
@@ -63,6 +64,7 @@ struct semel_sender {
     bool never_passes;
     struct slot slots[SLOTS];
     struct slot *reserved; /* NULL: none */
+    void *spare;           /* what is reserved instead, to be sent through the socket; or NULL */
     size_t reserved_bytes;
     char address[SEMEL_TICKET_BYTES];
 };
@@ -117,9 +119,11 @@ static enum semel_status make_lane(struct lanes *lanes, const char *address, str
 
     if (lane == NULL)
         return SEMEL_NO_MEMORY;
-    options.heartbeat_ms = -1; /* a loop may be busy for long, and is no less there */
+    options.heartbeat_ms = -1;        /* a loop may be busy for long, and is no less there */
+    options.handshake_ms = INT32_MAX; /* nor if it has not greeted yet */
     options.give_up_ms = -1;
     options.cancel_grace_ms = -1;
+    options.window_calls = SEMEL_WINDOW_CALLS_MAX; /* each sender is one, for all its life */
     (void)snprintf(lane->address, sizeof lane->address, "%s", address);
     status = semel_client_create(&lane->client, address, &options);
     if (status != SEMEL_OK) {
@@ -225,6 +229,8 @@ enum semel_status semel_sender_create(struct semel_sender **out, const char *tic
         free(sender);
         return SEMEL_INVALID;
     }
+    for (uint64_t i = 0; i < SLOTS; i++)
+        sender->slots[i].number = i;
     *out = sender;
     return SEMEL_OK;
 }
@@ -263,8 +269,8 @@ static enum semel_status check_open(const struct semel_sender *sender)
     return sml_origin_is_mine(&sender->lane->origin) ? SEMEL_OK : SEMEL_FORKED;
 }
 
-/* The call is over although the sender is not: why? Its result may still be on its way from the
- * thread that has read it. */
+/* The call is over: why? OK: it came to its end. Its result may still be on its way from the thread
+ * that has read it. */
 static enum semel_status why_over(struct semel_sender *sender)
 {
     uint64_t until = sml_clock_now() + SML_SECOND;
@@ -281,7 +287,9 @@ static enum semel_status why_over(struct semel_sender *sender)
     }
     if (there != SEMEL_OK)
         return status;
-    if (result.outcome == SEMEL_NOT_EXECUTED && result.status == SEMEL_DENIED)
+    if (result.outcome == SEMEL_VALUE)
+        status = SEMEL_OK;
+    else if (result.outcome == SEMEL_NOT_EXECUTED && result.status == SEMEL_DENIED)
         status = SEMEL_DENIED;
     semel_result_clear(&result);
     return status;
@@ -356,7 +364,7 @@ static struct slot *find_free(struct semel_sender *sender, size_t size)
 static enum semel_status make_slot(struct semel_sender *sender, struct slot *slot, size_t size)
 {
     uint8_t words[SML_PASSED_WORDS];
-    uint64_t number = (uint64_t)(slot - sender->slots), bytes = SLOT_BYTES_MIN;
+    uint64_t number = slot->number + SML_SLOTS_MAX, bytes = SLOT_BYTES_MIN;
     enum semel_status status;
     void *data;
     int fd;
@@ -379,12 +387,13 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
         sml_sealed_unmap(slot->data, slot->size);
     slot->data = data;
     slot->size = (size_t)bytes;
+    slot->number = number;
     return SEMEL_OK;
 }
 
 /* A slot for `size` bytes. LIMIT: one is free, but it cannot be passed now. */
 static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint64_t until,
-                                  bool persists, struct slot **out)
+                                  struct slot **out)
 {
     enum semel_status status = SEMEL_WOULD_BLOCK;
 
@@ -395,13 +404,22 @@ static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint
         *out = find_free(sender, size);
         if (*out)
             status = (*out)->size >= size ? SEMEL_OK : make_slot(sender, *out, size);
-        if (*out && status == SEMEL_WOULD_BLOCK && !persists)
-            return SEMEL_LIMIT;
+        if (*out && status == SEMEL_WOULD_BLOCK)
+            return SEMEL_LIMIT; /* the router looks for more when some is named, not before */
         if (status != SEMEL_WOULD_BLOCK || sml_clock_now() >= until)
             return status;
-        if (sml_stream_wait_news(sender->stream, seen, sml_clock_now() + RETRY_NS) == SEMEL_END)
+        if (sml_stream_wait_news(sender->stream, seen, until) == SEMEL_END)
             return SEMEL_END;
     }
+}
+
+/* Through the socket. */
+static enum semel_status send_plain(struct semel_sender *sender, struct semel_bytes message,
+                                    int64_t timeout_ms)
+{
+    static const uint8_t plain = SML_MESSAGE_PLAIN;
+
+    return sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
 }
 
 /* A message that names the slot. */
@@ -409,16 +427,23 @@ static enum semel_status name_slot(struct semel_sender *sender, struct slot *slo
                                    int64_t timeout_ms)
 {
     uint8_t words[SML_MESSAGE_PASSED_BYTES] = { SML_MESSAGE_PASSED };
-    uint64_t number = (uint64_t)(slot - sender->slots), added, taken;
+    uint64_t added, taken;
     enum semel_status status;
 
-    memcpy(words + 1, &number, 8);
+    memcpy(words + 1, &slot->number, 8);
     memcpy(words + 9, &size, 8);
     sml_stream_progress_of(sender->stream, &added, &taken);
     status = semel_stream_send(sender->stream, semel_bytes(words, sizeof words), timeout_ms);
     slot->named = status == SEMEL_OK;
     slot->part = added;
     return status;
+}
+
+static void drop_reserved(struct semel_sender *sender)
+{
+    free(sender->spare);
+    sender->spare = NULL;
+    sender->reserved = NULL;
 }
 
 enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size, int64_t timeout_ms,
@@ -435,13 +460,16 @@ enum semel_status semel_sender_reserve(struct semel_sender *sender, size_t size,
         return SEMEL_TOO_LARGE;
     if (timeout_ms != 0 && sml_thread_in_loop())
         return SEMEL_WOULD_DEADLOCK;
-    sender->reserved = NULL;
-    status = get_slot(sender, size, sml_stream_until(timeout_ms), true, &slot);
+    drop_reserved(sender);
+    status = get_slot(sender, size, sml_stream_until(timeout_ms), &slot);
+    if (status == SEMEL_OK)
+        sender->reserved = slot;
+    else if (status == SEMEL_LIMIT)
+        status = (sender->spare = malloc(size)) ? SEMEL_OK : SEMEL_NO_MEMORY;
     if (status != SEMEL_OK)
         return status == SEMEL_END ? why_over(sender) : status;
-    sender->reserved = slot;
     sender->reserved_bytes = size;
-    *out_data = slot->data;
+    *out_data = sender->spare ? sender->spare : slot->data;
     return SEMEL_OK;
 }
 
@@ -451,11 +479,14 @@ enum semel_status semel_sender_send_reserved(struct semel_sender *sender, int64_
 
     if (status != SEMEL_OK)
         return status;
-    if (sender->reserved == NULL)
+    if (sender->reserved)
+        status = name_slot(sender, sender->reserved, sender->reserved_bytes, timeout_ms);
+    else if (sender->spare)
+        status = send_plain(sender, semel_bytes(sender->spare, sender->reserved_bytes), timeout_ms);
+    else
         return SEMEL_INVALID;
-    status = name_slot(sender, sender->reserved, sender->reserved_bytes, timeout_ms);
     if (status != SEMEL_WOULD_BLOCK && status != SEMEL_WOULD_DEADLOCK)
-        sender->reserved = NULL;
+        drop_reserved(sender);
     return status == SEMEL_END ? why_over(sender) : status;
 }
 
@@ -468,7 +499,7 @@ static enum semel_status send_passed(struct semel_sender *sender, struct semel_b
     struct slot *slot;
 
     if (timeout_ms == 0 || !sml_thread_in_loop())
-        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), false, &slot);
+        status = get_slot(sender, message.size, sml_stream_until(timeout_ms), &slot);
     if (status != SEMEL_OK)
         return status;
     memcpy(slot->data, message.data, message.size);
@@ -478,7 +509,6 @@ static enum semel_status send_passed(struct semel_sender *sender, struct semel_b
 enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_bytes message,
                                     int64_t timeout_ms)
 {
-    static const uint8_t plain = SML_MESSAGE_PLAIN;
     enum semel_status status = check_open(sender);
     bool passes;
 
@@ -491,8 +521,8 @@ enum semel_status semel_sender_send(struct semel_sender *sender, struct semel_by
     passes = message.size >= SEMEL_PASSED_BYTES && !sender->never_passes;
     if (passes)
         status = send_passed(sender, message, timeout_ms);
-    if (!passes || status == SEMEL_LIMIT) /* there is no memory to share now: through the socket */
-        status = sml_stream_send(sender->stream, semel_bytes(&plain, 1), message, timeout_ms);
+    if (!passes || status == SEMEL_LIMIT) /* there is no memory to share now */
+        status = send_plain(sender, message, timeout_ms);
     return status == SEMEL_END ? why_over(sender) : status;
 }
 
@@ -515,10 +545,12 @@ enum semel_status semel_sender_stop(struct semel_sender *sender, int64_t timeout
         return status;
     (void)semel_stream_end(sender->stream);
     status = sml_stream_flush(sender->stream, sml_stream_until(timeout_ms));
+    if (status == SEMEL_END)
+        status = why_over(sender);
     sml_stream_detach(sender->stream);
     sender->stream = NULL;
     sender->state = CLOSED;
-    return status == SEMEL_WOULD_BLOCK ? SEMEL_WOULD_BLOCK : SEMEL_OK;
+    return status;
 }
 
 void semel_sender_destroy(struct semel_sender *sender)
@@ -530,6 +562,7 @@ void semel_sender_destroy(struct semel_sender *sender)
     for (int i = 0; i < SLOTS; i++)
         if (sender->slots[i].data)
             sml_sealed_unmap(sender->slots[i].data, sender->slots[i].size);
+    drop_reserved(sender);
     if (sender->lane)
         leave_lane(sender->lane);
     free(sender);

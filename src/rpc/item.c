@@ -95,6 +95,11 @@ enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct se
     return SEMEL_WOULD_BLOCK;
 }
 
+void sml_item_reader_skip(struct sml_item_reader *reader)
+{
+    reader->too_much = true;
+}
+
 static struct sml_part *copy(struct sml_blocks *blocks, enum sml_part_kind kind,
                              struct semel_bytes head, struct semel_bytes bytes)
 {

@@ -32,6 +32,8 @@ bool sml_item_reader_take(struct sml_item_reader *reader, struct sml_inflow *in)
 /* The next whole item, valid until the next call. Returns OK; WOULD_BLOCK: it is not all here;
  * TOO_LARGE: it was larger than it may be, and is gone; NO_MEMORY: nothing is lost. */
 enum semel_status sml_item_reader_next(struct sml_item_reader *reader, struct semel_bytes *out);
+/* Instead of trying again after NO_MEMORY: the next item is thrown away, as one too large is. */
+void sml_item_reader_skip(struct sml_item_reader *reader);
 
 /* Copy an item, `head` (at most SML_ITEM_HEAD bytes) and `item` behind it, into parts, to be added
  * to a stream in this order: on `out`, a list head. Large ones lie in `blocks`, of

@@ -28,12 +28,6 @@ static void enter_handler(struct semel_server *server)
     atomic_store_explicit(&server->inline_since, sml_clock_now(), memory_order_release);
 }
 
-static void leave_handler(struct semel_server *server)
-{
-    atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
-    atomic_store_explicit(&server->inlining, false, memory_order_release);
-}
-
 /* queue_lock held. It asks no more. Does it lead? */
 static bool answer_locked(struct semel_server *server, struct sml_guest *guest)
 {
@@ -41,6 +35,13 @@ static bool answer_locked(struct semel_server *server, struct sml_guest *guest)
         server->guest = NULL;
     guest->worker->guest = server->leader == guest->worker;
     return guest->worker->guest;
+}
+
+/* queue_lock held: else it could be deposed, and lead nevertheless. */
+static void leave_handler_locked(struct semel_server *server)
+{
+    atomic_store_explicit(&server->inline_since, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->inlining, false, memory_order_release);
 }
 
 /* queue_lock held. */
@@ -96,7 +97,6 @@ void sml_guest_leave(struct sml_worker *worker)
 /* As the leader. */
 static void lead(struct semel_server *server, struct sml_guest *guest)
 {
-    leave_handler(server);
     if (sml_server_lead_as_guest(server, guest))
         enter_handler(server);
     else
@@ -114,7 +114,9 @@ bool sml_guest_wait(struct sml_guest *guest, bool brisk)
     }
     sml_mutex_lock(&server->queue_lock);
     leads = answer_locked(server, guest);
-    if (!leads)
+    if (leads)
+        leave_handler_locked(server);
+    else
         ask_locked(server, guest);
     sml_mutex_unlock(&server->queue_lock);
     if (leads) {

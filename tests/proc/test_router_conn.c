@@ -294,6 +294,18 @@ static void test_last_connection(void **state)
     }
 }
 
+#define CROWD 24
+
+static bool all_have_all(void *user)
+{
+    struct box *boxes = user;
+    bool all = true;
+
+    for (uint32_t i = 0; i < CROWD; i++)
+        all &= has_all(&boxes[i]);
+    return all;
+}
+
 /* One more waits until one of them ends; one that has said nothing makes room at once. */
 static void test_one_too_many(void **state)
 {
@@ -324,6 +336,33 @@ static void test_one_too_many(void **state)
     others_go_on(&desk, &boxes[1]);
     assert_true(is_at_end(fd));
     close(fd);
+    close_desk(&desk);
+}
+
+/* More processes than may be connected, all at once: each waits for its turn, and has it. */
+static void test_crowd(void **state)
+{
+    struct semel_router_options few = { .connections = 2 };
+    struct box boxes[CROWD];
+    pid_t pids[CROWD];
+    struct desk desk;
+
+    (void)state;
+    open_desk_with(&desk, few);
+    for (uint32_t i = 0; i < CROWD; i++)
+        open_box(&boxes[i], &desk, i, NULL);
+    for (uint32_t i = 0; i < CROWD; i++)
+        pids[i] = spawn_sender("--send", &boxes[i], 50);
+    for (uint32_t i = 0; i < CROWD; i++)
+        boxes[i].wanted = 50;
+    (void)serve(&desk, all_have_all, boxes, 30);
+    for (uint32_t i = 0; i < CROWD; i++) {
+        int code = exit_of(pids[i]);
+
+        if (code != 0 || boxes[i].got != 50)
+            fail_msg("sender %u: exit %d, %u messages", i, code, boxes[i].got);
+        semel_sender_destroy(boxes[i].sender);
+    }
     close_desk(&desk);
 }
 
@@ -422,6 +461,7 @@ int main(int argc, char **argv)
         TEST("a session that is taken over", test_taken_over),
         TEST("the last connection there may be", test_last_connection),
         TEST("one connection too many", test_one_too_many),
+        TEST("many more than there may be", test_crowd),
         TEST("nothing can be accepted", test_no_descriptors),
         TEST("senders die", test_death),
     };

@@ -202,6 +202,28 @@ static void test_told_by_hand(void **state)
     close_desk(&desk);
 }
 
+/* So it is when a pipe is closed: what was queued there is dropped, and the sender has its memory
+ * again. */
+static void test_closed_by_hand(void **state)
+{
+    struct box box;
+    struct desk desk;
+    uint32_t sent = 1;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    while (post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 0) == SEMEL_OK)
+        sent++;
+    kit_sleep_ms(100);
+    box.wanted = 2; /* the others stay queued */
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
+    for (uint32_t i = 1; i < sent; i++)
+        assert_int_equal(post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 5000), SEMEL_OK);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 /* And before it waits: more than fits into what a sender may share or send at once. */
 static void test_by_hand(void **state)
 {
@@ -224,6 +246,41 @@ static void test_by_hand(void **state)
     }
 }
 
+/* A message of `size` bytes in reserved memory. */
+static void send_reserved(struct box *box, uint32_t number, size_t size)
+{
+    uint32_t head[2] = { box->number, number };
+    void *place;
+
+    assert_int_equal(semel_sender_reserve(box->sender, size, 20000, &place), SEMEL_OK);
+    memcpy(place, head, sizeof head);
+    fill(place, size, number);
+    assert_int_equal(semel_sender_send_reserved(box->sender, 20000), SEMEL_OK);
+}
+
+/* Memory that took the place of other, and was passed, but not named: what is named after that is
+ * in it, although it would fit into the other, too. */
+static void test_replaced_unnamed(void **state)
+{
+    struct box box;
+    struct desk desk;
+    void *place;
+
+    (void)state;
+    open_running(&desk, &box, NULL);
+    send_reserved(&box, 1, 600000);
+    box.wanted = 2;
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_int_equal(semel_sender_reserve(box.sender, 3000000, 20000, &place), SEMEL_OK);
+    send_reserved(&box, 2, 600000); /* a second reservation takes the place of the first */
+    box.wanted = 3;
+    assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
+    assert_false(box.wrong);
+    assert_int_equal(box.skipped, 0);
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 static void test_closed_pipe(void **state)
 {
     struct box box;
@@ -235,6 +292,67 @@ static void test_closed_pipe(void **state)
     for (uint32_t i = 1; i <= 30; i++)
         send_in_time(&desk, &box, i);
     semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
+#define PREPARED 600
+
+struct prepared {
+    struct semel_sender *senders[PREPARED];
+    uint32_t reserved, sent;
+};
+
+/* All memory first, then all messages. */
+static void *prepare(void *arg)
+{
+    struct prepared *prepared = arg;
+    void *place;
+
+    for (uint32_t i = 0; i < PREPARED; i++) {
+        if (semel_sender_start(prepared->senders[i]) == SEMEL_OK &&
+            semel_sender_reserve(prepared->senders[i], SEMEL_PASSED_BYTES, 5000, &place) ==
+                SEMEL_OK)
+            prepared->reserved++;
+        else
+            break;
+    }
+    for (uint32_t i = 0; i < prepared->reserved; i++)
+        if (semel_sender_send_reserved(prepared->senders[i], 5000) == SEMEL_OK)
+            prepared->sent++;
+    return NULL;
+}
+
+static void count_message(struct semel_receiver *receiver, struct semel_bytes message, void *user)
+{
+    struct box *box = user;
+
+    (void)receiver;
+    (void)message;
+    box->got++;
+}
+
+/* More memory than fits into a socket is passed before any of it is named. */
+static void test_prepared(void **state)
+{
+    static struct prepared prepared;
+    struct box box = { .wanted = PREPARED };
+    struct semel_receiver *receiver;
+    struct desk desk;
+    pthread_t thread;
+
+    (void)state;
+    open_desk(&desk);
+    for (uint32_t i = 0; i < PREPARED; i++)
+        assert_int_equal(semel_router_pipe(desk.router, NULL, count_message, &box, &receiver,
+                                           &prepared.senders[i]),
+                         SEMEL_OK);
+    assert_int_equal(pthread_create(&thread, NULL, prepare, &prepared), 0);
+    (void)serve(&desk, has_all, &box, 15);
+    pthread_join(thread, NULL);
+    assert_int_equal(prepared.reserved, PREPARED);
+    assert_int_equal(box.got, PREPARED);
+    for (uint32_t i = 0; i < PREPARED; i++)
+        semel_sender_destroy(prepared.senders[i]);
     close_desk(&desk);
 }
 
@@ -319,8 +437,11 @@ int main(int argc, char **argv)
         TEST("passed by a sender that is gone", test_passed_then_dead),
         TEST("passed, and dropped for what came later", test_dropped_slots),
         TEST("R6 route_until: what was delivered is told", test_told_by_hand),
+        TEST("closed by hand: what was dropped is told", test_closed_by_hand),
         TEST("R6 route_until: more than fits at once", test_by_hand),
+        TEST("passed anew, and not named", test_replaced_unnamed),
         TEST("passed to a pipe that is closed", test_closed_pipe),
+        TEST("passed long before it is named", test_prepared),
         TEST("no room where it is passed", test_crowded),
         TEST("those who pass nothing", test_intruders),
     };

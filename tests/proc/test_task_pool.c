@@ -263,10 +263,44 @@ static void test_no_workers(void **state)
     kit_close(&site);
 }
 
+/* The pool stops on the loop's thread, before the loop could tell the tasks that wait in its line:
+ * it does not wait for the loop. */
+static void test_pool_stops_first(void **state)
+{
+    struct site site;
+    struct watcher its[3] = { { 0 } };
+    struct semel_pool_options options = SEMEL_POOL_OPTIONS_INIT;
+    struct semel_executor_options given = SEMEL_EXECUTOR_OPTIONS_INIT;
+    enum semel_status status;
+    struct semel_pool *pool;
+
+    (void)state;
+    kit_open(&site, 1);
+    assert_int_equal(semel_executor_destroy(site.executor), SEMEL_OK);
+    options.workers = 1;
+    assert_int_equal(semel_pool_create(&pool, &options), SEMEL_OK);
+    given.pool = pool;
+    assert_int_equal(semel_executor_create(&site.executor, site.loop, &given), SEMEL_OK);
+    for (int i = 0; i < 3; i++) /* its worker has only begun */
+        kit_submit(&site, &its[i], "count", "2");
+    status = semel_pool_stop(pool, 100, NULL);
+    assert_true(status == SEMEL_OK || status == SEMEL_DEADLINE);
+    for (int i = 0; i < 3; i++) {
+        kit_finish(&site, &its[i]);
+        kit_forget(&its[i]);
+    }
+    assert_int_equal(semel_pool_stop(pool, -1, NULL), SEMEL_OK);
+    assert_int_equal(semel_executor_destroy(site.executor), SEMEL_OK);
+    site.executor = NULL;
+    assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
+    kit_close(&site);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST("R16 ownership: only a pool of its own is closed", test_ownership),
+        TEST("a pool that stops before its executor", test_pool_stops_first),
         TEST("R17 worker death: promptly, by signal or exit code", test_death),
         TEST("R17 worker death: killed from outside, others go on", test_killed_from_outside),
         TEST("R17 worker death: where it may run again", test_rerun),
