@@ -134,6 +134,8 @@ const char *member_time(const json_t *object, const char *key, char *text, size_
     bool is_ms = length > 3 && strcmp(key + length - 3, "_ms") == 0;
     uint64_t count = member_count(object, key);
 
+    if (json_object_get(object, key) == NULL)
+        return "-";
     return time_text(is_ms ? count * 1000000 : count, text, size);
 }
 

@@ -60,7 +60,7 @@ SEMEL_API bool semel_request_forced(const struct semel_request *request);
  * Thread: any thread while the request is open. Since: 0.1 */
 SEMEL_API bool semel_request_caller_left(const struct semel_request *request);
 
-/* Milliseconds until the caller's deadline; 0 when it has passed.
+/* Milliseconds until the caller's deadline; 0 when it has passed; INT64_MAX: it has none.
  * Thread: any thread while the request is open. Since: 0.1 */
 SEMEL_API int64_t semel_request_remaining_ms(const struct semel_request *request);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* sender.c - the sending end of a router's pipe: a call whose items are the messages.
  *
- * All senders of a process that send to the same router share one connection, which is there as
- * long as one of them is. It never reconnects: a router that is gone stays gone. */
+ * All senders of a process that send to the same router share one connection, or as many as their
+ * calls need, which is there as long as one of them is. It never reconnects: a router that is gone stays gone. */
 #include <semel/limits.h>
 #include <semel/router.h>
 #include <semel/stream.h>
@@ -19,6 +19,7 @@
 #include "os/process.h"
 #include "os/sealed.h"
 #include "proc/router_internal.h"
+#include "rpc/client_seam.h"
 #include "rpc/stream_seam.h"
 #include "rpc/stream_wait.h"
 
@@ -95,7 +96,7 @@ static struct lanes *lanes_here(void)
     return seen;
 }
 
-/* Lock held. */
+/* One with room: as many senders as it may have calls. Lock held. */
 static struct lane *find_lane(const struct lanes *lanes, const char *address)
 {
     const struct sml_list *list = &lanes->list;
@@ -104,6 +105,7 @@ static struct lane *find_lane(const struct lanes *lanes, const char *address)
         struct lane *lane = SML_CONTAINER(node, struct lane, all);
 
         if (strcmp(lane->address, address) == 0 &&
+            atomic_load_explicit(&lane->refs, memory_order_relaxed) < SEMEL_WINDOW_CALLS_MAX &&
             semel_client_state(lane->client) != SEMEL_CLIENT_FAILED)
             return lane;
     }
@@ -238,7 +240,6 @@ enum semel_status semel_sender_create(struct semel_sender **out, const char *tic
 enum semel_status semel_sender_start(struct semel_sender *sender)
 {
     struct semel_stream_options options = { .sends = true };
-    struct semel_call_options call = { .deadline_ms = INT32_MAX };
     enum semel_status status;
 
     if (sender == NULL)
@@ -248,9 +249,9 @@ enum semel_status semel_sender_start(struct semel_sender *sender)
     status = take_lane(sender->address, &sender->lane);
     if (status != SEMEL_OK)
         return status;
-    status = semel_client_stream(sender->lane->client, SML_PIPE_METHOD,
-                                 semel_bytes(sender->body, sizeof sender->body), &call, &options,
-                                 &sender->stream);
+    status = sml_client_stream_for_life(sender->lane->client, SML_PIPE_METHOD,
+                                        semel_bytes(sender->body, sizeof sender->body), &options,
+                                        &sender->stream);
     if (status != SEMEL_OK) {
         leave_lane(sender->lane);
         sender->lane = NULL;

@@ -283,7 +283,7 @@ static enum semel_status start_elsewhere(struct semel_client *client, struct sem
 enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
                                           struct semel_bytes body,
                                           const struct semel_call_options *options,
-                                          struct sml_stream *stream, bool anywhere,
+                                          struct sml_stream *stream, unsigned manner,
                                           semel_done_fn done, void *user,
                                           struct semel_call **out_call)
 {
@@ -306,12 +306,12 @@ enum semel_status sml_client_start_stream(struct semel_client *client, const cha
         return SEMEL_NO_MEMORY;
     call->client = client;
     call->record.call.stream = stream;
-    call->record.anywhere = anywhere;
+    call->record.anywhere = (manner & SML_ANYWHERE) != 0;
     call->done = done;
     call->user = user;
     /* The handle's reference exists before the completion can drop the other one. */
     atomic_init(&call->refs, out_call ? 2 : 1);
-    span = span_of(client, options);
+    span = manner & SML_FOR_LIFE ? SML_NEVER : span_of(client, options);
     status = sml_client_on_io(client) ? start_on_io(client, call, span, out_call)
                                       : start_elsewhere(client, call, span, out_call);
     if (status != SEMEL_OK)
@@ -324,7 +324,7 @@ enum semel_status semel_client_start(struct semel_client *client, const char *me
                                      const struct semel_call_options *options, semel_done_fn done,
                                      void *user, struct semel_call **out_call)
 {
-    return sml_client_start_stream(client, method, body, options, NULL, false, done, user,
+    return sml_client_start_stream(client, method, body, options, NULL, SML_PLAIN, done, user,
                                    out_call);
 }
 

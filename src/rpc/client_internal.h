@@ -237,11 +237,17 @@ enum semel_status sml_client_describe(struct sml_call *call, const char *method,
                                       struct semel_bytes body,
                                       const struct semel_call_options *options);
 
-/* As semel_client_start, of a call with a stream. */
+enum sml_manner {
+    SML_PLAIN = 0,
+    SML_ANYWHERE = 1, /* `done` may run on any thread that reads */
+    SML_FOR_LIFE = 2  /* without a deadline, whatever the options say */
+};
+
+/* As semel_client_start, of a call with a stream. `manner`: of the above. */
 enum semel_status sml_client_start_stream(struct semel_client *client, const char *method,
                                           struct semel_bytes body,
                                           const struct semel_call_options *options,
-                                          struct sml_stream *stream, bool anywhere,
+                                          struct sml_stream *stream, unsigned manner,
                                           semel_done_fn done, void *user,
                                           struct semel_call **out_call);
 

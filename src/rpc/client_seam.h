@@ -14,6 +14,13 @@ enum semel_status sml_client_check(const char *method, struct semel_bytes body,
  * write at this moment, and *out_bytes does not count what that takes. Any thread. */
 bool sml_client_written(struct semel_client *client, uint64_t *out_bytes);
 
+/* As semel_client_stream, without a deadline: it is there until one of its ends will have no more of
+ * it. */
+enum semel_status sml_client_stream_for_life(struct semel_client *client, const char *method,
+                                             struct semel_bytes body,
+                                             const struct semel_stream_options *options,
+                                             struct semel_stream **out_stream);
+
 /* --- loops that read for themselves ---------------------------------------------------------
  *
  * A loop that waits for the reply of its own call can read it as well: so the I/O thread is not

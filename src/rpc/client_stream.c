@@ -162,10 +162,9 @@ static bool is_mine(const struct semel_stream *stream)
 
 /* --- beginning and end ------------------------------------------------------------------ */
 
-/* `out_lent`: a loop would read for it, if not NULL. */
 static enum semel_status begin(struct semel_client *client, const char *method,
                                struct semel_bytes body, const struct semel_call_options *call,
-                               const struct semel_stream_options *options,
+                               const struct semel_stream_options *options, unsigned manner,
                                struct semel_stream **out_stream, bool *out_lent)
 {
     struct semel_stream *stream, *before;
@@ -184,20 +183,19 @@ static enum semel_status begin(struct semel_client *client, const char *method,
     sml_origin_share(&stream->origin, &client->origin);
     stream->on_ready = options->on_ready;
     stream->user = options->user;
-    stream->anywhere = out_lent != NULL;
+    stream->anywhere = (manner & SML_ANYWHERE) != 0;
     atomic_init(&stream->refs, 3); /* the application, the completion, this function */
     before = *out_stream;
     *out_stream = stream; /* it may be ready before this returns */
-    status = sml_client_start_stream(client, method, body, call, &stream->flow, out_lent != NULL,
-                                     over, stream, &stream->call);
+    status = sml_client_start_stream(client, method, body, call, &stream->flow, manner, over,
+                                     stream, &stream->call);
     if (status != SEMEL_OK) {
         *out_stream = before;
         sml_origin_fini(&stream->origin);
         free(stream);
         return status;
     }
-    if (out_lent)
-        *out_lent = stream->call->record.looped;
+    *out_lent = stream->call->record.looped;
     stream_unref(stream);
     return SEMEL_OK;
 }
@@ -208,7 +206,19 @@ enum semel_status semel_client_stream(struct semel_client *client, const char *m
                                       const struct semel_stream_options *options,
                                       struct semel_stream **out_stream)
 {
-    return begin(client, method, body, call, options, out_stream, NULL);
+    bool lent;
+
+    return begin(client, method, body, call, options, SML_PLAIN, out_stream, &lent);
+}
+
+enum semel_status sml_client_stream_for_life(struct semel_client *client, const char *method,
+                                             struct semel_bytes body,
+                                             const struct semel_stream_options *options,
+                                             struct semel_stream **out_stream)
+{
+    bool lent;
+
+    return begin(client, method, body, NULL, options, SML_FOR_LIFE, out_stream, &lent);
 }
 
 enum semel_status sml_client_stream_on_loop(struct semel_client *client, const char *method,
@@ -217,7 +227,7 @@ enum semel_status sml_client_stream_on_loop(struct semel_client *client, const c
                                             const struct semel_stream_options *options,
                                             struct semel_stream **out_stream, bool *out_lent)
 {
-    return begin(client, method, body, call, options, out_stream, out_lent);
+    return begin(client, method, body, call, options, SML_ANYWHERE, out_stream, out_lent);
 }
 
 void sml_stream_item_max(struct semel_stream *stream, uint64_t bytes)

@@ -103,6 +103,8 @@ int64_t semel_request_remaining_ms(const struct semel_request *request)
 {
     if (request->in == NULL)
         return 0;
+    if (request->in->deadline == SML_NEVER)
+        return INT64_MAX;
     return (int64_t)sml_time_ms_until(request->in->deadline, sml_clock_now());
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "os/clock.h"
+#include "rpc/client_seam.h"
 #include "rpc/item.h"
 #include "rpc/reverse_client.h"
 
@@ -58,7 +59,6 @@ static bool is_final(const struct semel_result *result)
 /* If it is time to; lock held, released meanwhile. */
 static void open_carrier(struct sml_client_reverse *reverse)
 {
-    struct semel_call_options call = { .deadline_ms = INT32_MAX };
     struct semel_stream_options options = { true, true, on_ready, reverse };
     uint8_t terms[SML_REVERSE_TERMS_BYTES];
     struct semel_stream *stream = NULL;
@@ -69,8 +69,8 @@ static void open_carrier(struct sml_client_reverse *reverse)
     sml_reverse_encode_terms(&reverse->calls.own, terms);
     reverse->epoch++;
     sml_mutex_unlock(&reverse->lock);
-    status = semel_client_stream(reverse->client, SML_REVERSE_METHOD,
-                                 semel_bytes(terms, sizeof terms), &call, &options, &stream);
+    status = sml_client_stream_for_life(reverse->client, SML_REVERSE_METHOD,
+                                        semel_bytes(terms, sizeof terms), &options, &stream);
     if (status == SEMEL_OK)
         sml_stream_item_max(stream, SML_REVERSE_REQUEST_ROOM + reverse->client->options.body_bytes);
     sml_mutex_lock(&reverse->lock);

@@ -113,7 +113,8 @@ static void put_call(struct sml_json *json, const struct shown *call, uint64_t n
     sml_json_text(json, "method", call->method);
     sml_json_text(json, "state", call->ended ? "overdue" : call->running ? "running" : "waiting");
     sml_json_u64(json, "age_ns", age);
-    sml_json_u64(json, "remaining_ms", sml_time_ms_until(call->deadline, now));
+    if (call->deadline != SML_NEVER)
+        sml_json_u64(json, "remaining_ms", sml_time_ms_until(call->deadline, now));
     sml_json_bool(json, "cancelled", call->cancelled);
     sml_json_bool(json, "keyed", call->keyed);
     sml_json_text(json, "peer", call->peer);

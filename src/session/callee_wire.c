@@ -82,7 +82,9 @@ static enum semel_status receive(struct sml_callee *callee, const struct sml_fra
     if (frame->xid > callee->hi)
         callee->hi = frame->xid;
     callee->counters.received++;
-    in->deadline = sml_time_add(now, call->remaining_ms * SML_MS);
+    in->deadline = call->remaining_ms == SML_NO_DEADLINE
+                       ? SML_NEVER
+                       : sml_time_add(now, call->remaining_ms * SML_MS);
     if (in->cancel_waits || call->remaining_ms == 0) {
         sml_callee_verdict(callee, in, SEMEL_NOT_EXECUTED,
                            in->cancel_waits ? SEMEL_CANCELLED : SEMEL_EXPIRED);

@@ -76,7 +76,7 @@ static uint32_t remaining_ms(const struct sml_call *call, uint64_t now)
 {
     uint64_t ms = sml_time_ms_until(call->deadline, now);
 
-    return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+    return ms < SML_NO_DEADLINE ? (uint32_t)ms : SML_NO_DEADLINE;
 }
 
 /* After a fragment: to the end of the turn, or done with sending. */

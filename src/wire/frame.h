@@ -137,10 +137,12 @@ struct sml_origin_call {
     uint64_t xid;
 };
 
+#define SML_NO_DEADLINE UINT32_MAX
+
 struct sml_call_frame {
     struct sml_fingerprint fingerprint;
     uint64_t body_bytes;   /* of the whole body */
-    uint32_t remaining_ms; /* until the deadline; 0: passed */
+    uint32_t remaining_ms; /* until the deadline; 0: passed; or SML_NO_DEADLINE */
     uint8_t flags;
     struct sml_origin_call origin;
     uint64_t key_age_ms; /* with a key: since it may have been used first; 0: it is new */

@@ -109,6 +109,24 @@ static void a_call_past_its_deadline_never_begins(void **state)
     assert_null(sml_callee_take(&callee));
 }
 
+static void a_call_without_a_deadline_never_expires(void **state)
+{
+    struct sml_incoming *in;
+
+    (void)state;
+    assert_int_equal(give_call(1, "a", UINT32_MAX, 0), SEMEL_OK);
+    sml_callee_tick(&callee, 1000 * 86400 * SML_SECOND);
+    in = sml_callee_take(&callee);
+    assert_true(sml_callee_begin(&callee, in, 0, 1000 * 86400 * SML_SECOND));
+    sml_callee_tick(&callee, 2000 * 86400 * SML_SECOND);
+    assert_false(atomic_load(&in->cancelled));
+    /* One less is a deadline. */
+    assert_int_equal(give_call(2, "b", UINT32_MAX - 1, 0), SEMEL_OK);
+    sml_callee_tick(&callee, (UINT32_MAX - 1) * SML_MS);
+    expect_verdict(2, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED);
+    finish(in, 1);
+}
+
 static void cancel_before_start_is_not_executed(void **state)
 {
     (void)state;
@@ -297,6 +315,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FRESH("ready calls are taken in order", ready_calls_are_taken_in_order),
         FRESH("a call past its deadline never begins", a_call_past_its_deadline_never_begins),
+        FRESH("a call without a deadline never expires", a_call_without_a_deadline_never_expires),
         FRESH("cancel before start is not executed", cancel_before_start_is_not_executed),
         FRESH("cancel while running asks once", cancel_while_running_asks_the_handler_once),
         FRESH("max_run turns unknown", max_run_turns_unknown_and_discards_the_late_result),

@@ -47,6 +47,30 @@ static void a_passed_deadline_is_not_executed(void **state)
     fixture_expect(f, call, SEMEL_NOT_EXECUTED, SEMEL_EXPIRED, NULL);
 }
 
+static void a_call_without_a_deadline_waits_for_its_verdict(void **state)
+{
+    struct fixture *f = *state;
+    struct sml_call *call = calloc(1, sizeof *call);
+    uint64_t later = f->now + 1000 * 86400 * SML_SECOND;
+    struct sml_incoming *in;
+
+    call->method = "m";
+    call->method_bytes = 1;
+    call->deadline = SML_NEVER;
+    assert_int_equal(sml_link_submit(&f->link, call, f->now), SEMEL_OK);
+    fixture_pump(f);
+    in = fixture_begin(f);
+    assert_non_null(in);
+    sml_caller_tick(&f->link.caller, later);
+    sml_callee_tick(fixture_callee(f), later);
+    fixture_pump(f);
+    assert_null(sml_caller_next_done(&f->link.caller));
+    assert_false(atomic_load(&in->cancelled));
+    fixture_finish(f, in, SEMEL_VALUE, "late");
+    fixture_pump(f);
+    fixture_expect(f, call, SEMEL_VALUE, SEMEL_OK, "late");
+}
+
 static void a_call_never_sent_expires_as_not_executed(void **state)
 {
     struct fixture *f = *state;
@@ -489,6 +513,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FRESH("a full queue is a status", a_full_queue_is_a_status),
         FRESH("a passed deadline is not executed", a_passed_deadline_is_not_executed),
+        FRESH("a call without a deadline waits for its verdict",
+              a_call_without_a_deadline_waits_for_its_verdict),
         FRESH("a call never sent expires as not executed",
               a_call_never_sent_expires_as_not_executed),
         FRESH("S16 window: it holds, and acknowledgements open it",
