@@ -159,6 +159,15 @@ static void take_stop(struct semel_loop *loop)
     atomic_store_explicit(&loop->stopping, false, memory_order_release);
 }
 
+/* Closing would do, but for a forked child that has the same files open: then they stay in the set,
+ * and whoever embeds the loop by a copy of the descriptor would be told of them. */
+static void silence(struct semel_loop *loop)
+{
+    sml_epoll_remove(&loop->epoll, loop->tasks_bell.fd);
+    sml_epoll_remove(&loop->epoll, loop->stop_bell.fd);
+    sml_epoll_remove(&loop->epoll, loop->alarm.fd);
+}
+
 static void end(struct semel_loop *loop)
 {
     take_stop(loop);
@@ -168,6 +177,7 @@ static void end(struct semel_loop *loop)
     free_graves(loop);
     sml_executor_free_spares(&loop->executor);
     sml_table_fini(&loop->by_fd);
+    silence(loop);
     close_all(loop);
     sml_origin_fini(&loop->origin);
     free(loop);

@@ -334,15 +334,19 @@ static void wake_sleeper(struct sml_waiter *waiter, struct sml_event_wait *wait)
     sml_futex_wake(&sleeper->ended, 1);
 }
 
-/* Until the wait has ended, by whomever. Its own deadline is seen to here. */
+/* Until the wait has ended, by whomever. Its own deadline is seen to here. Once somebody else has
+ * ended it, it only sleeps until it is told: to look again and again would keep the processor from
+ * who tells it. */
 static void sleep_until_ended(struct semel_exchange *exchange, struct sleeper *sleeper,
-                              uint64_t deadline)
+                              const struct sml_event_wait *wait, uint64_t deadline)
 {
     while (atomic_load_explicit(&sleeper->ended, memory_order_acquire) == 0) {
         if (sml_futex_wait(&sleeper->ended, 0, deadline) != SML_FUTEX_TIMED_OUT)
             continue;
         sml_mutex_lock(&exchange->lock);
         sml_exchange_tick(&exchange->machine, sml_clock_now());
+        if (wait->state != SML_EVENT_WAIT_WAITING)
+            deadline = SML_NEVER;
         sml_exchange_leave(exchange);
     }
     sml_mutex_lock(&exchange->lock);
@@ -373,7 +377,7 @@ static enum semel_status wait_for(struct semel_exchange *exchange, struct sml_ev
     }
     sml_exchange_leave(exchange);
     if (sleeps)
-        sleep_until_ended(exchange, &sleeper, deadline);
+        sleep_until_ended(exchange, &sleeper, wait, deadline);
     return status;
 }
 

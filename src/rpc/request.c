@@ -178,6 +178,7 @@ void semel_request_on_cancel(struct semel_request *request, semel_cancelled_fn f
         return;
     sml_mutex_lock(&server->queue_lock);
     request->telling.value = 0;
+    sml_cond_broadcast(&server->changed); /* who finishes it may wait for this */
     sml_mutex_unlock(&server->queue_lock);
 }
 

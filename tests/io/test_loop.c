@@ -381,6 +381,43 @@ static void a_forked_child_is_answered_forked(void **state)
     close(ends[1]);
 }
 
+/* A child that never execs has copies of all descriptors, so that closing them takes nothing out of
+ * the loop's set: who embeds the loop by a copy would be told, and dispatch a loop that is gone. */
+static void a_destroyed_loop_is_silent_though_a_child_lives(void **state)
+{
+    for (int with_timer = 0; with_timer < 2; with_timer++) {
+        struct semel_loop_options one = { .turn_tasks = 1 };
+        struct semel_loop *loop;
+        struct pollfd copy = { .events = POLLIN };
+        int calls = 0, told;
+        struct semel_task a = SEMEL_TASK_INIT(count, &calls), b = SEMEL_TASK_INIT(count, &calls);
+        pid_t child;
+
+        (void)state;
+        ok(semel_loop_create(&loop, &one));
+        copy.fd = dup(semel_loop_fd(loop));
+        assert_true(copy.fd >= 0);
+        child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            for (;;)
+                pause();
+        if (with_timer) {
+            ok(semel_loop_timer(loop, 1, count, &calls, NULL));
+        } else { /* one waits on after a turn */
+            ok(semel_loop_post(loop, &a));
+            ok(semel_loop_post(loop, &b));
+            ok(semel_loop_dispatch(loop));
+        }
+        ok(semel_loop_destroy(loop));
+        told = poll(&copy, 1, 100);
+        assert_int_equal(kill(child, SIGKILL), 0); /* before anything can fail */
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        assert_int_equal(told, 0);
+        close(copy.fd);
+    }
+}
+
 /* ---- as an executor ---- */
 
 static void keep_line(enum semel_log_level level, const char *text, void *user)
@@ -461,6 +498,7 @@ int main(void)
         cmocka_unit_test(what_is_made_on_a_destroyed_loop_keeps_it),
         cmocka_unit_test(a_destroyed_loop_drops_what_waits),
         cmocka_unit_test(a_forked_child_is_answered_forked),
+        cmocka_unit_test(a_destroyed_loop_is_silent_though_a_child_lives),
         cmocka_unit_test(failures_that_nobody_handled_are_logged),
         cmocka_unit_test(an_executor_is_where_its_loop_is),
     };

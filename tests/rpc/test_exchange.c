@@ -11,6 +11,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/time.h"
+#include "os/futex.h"
+#include "rpc/exchange_internal.h"
 #include "rpc/exchange_kit.h"
 
 /* A thread that waits, and what it got. */
@@ -406,6 +409,63 @@ static void deadline_races(void **state)
     assert_int_equal(semel_exchange_destroy(exchange), SEMEL_OK);
 }
 
+/* --- a teller that stands still --------------------------------------------------------------- */
+
+static atomic_int sleeps;
+
+enum sml_futex_result __real_sml_futex_wait(_Atomic uint32_t *word, uint32_t expected,
+                                            uint64_t deadline_ns);
+enum sml_futex_result __wrap_sml_futex_wait(_Atomic uint32_t *word, uint32_t expected,
+                                            uint64_t deadline_ns);
+
+enum sml_futex_result __wrap_sml_futex_wait(_Atomic uint32_t *word, uint32_t expected,
+                                            uint64_t deadline_ns)
+{
+    atomic_fetch_add(&sleeps, 1);
+    return __real_sml_futex_wait(word, expected, deadline_ns);
+}
+
+struct slow {
+    struct sml_waiter waiter;
+    struct sml_event_wait *wait;
+};
+
+static void told_slowly(struct sml_waiter *waiter, struct sml_event_wait *wait)
+{
+    (void)waiter;
+    (void)wait;
+    kit_sleep_ms(2200); /* those behind it are met, and do not know it yet */
+}
+
+static void *wait_shortly(void *arg)
+{
+    kit_wait(arg, "a", 2, "OK a=1");
+    return NULL;
+}
+
+/* Its deadline passes between the moment when it is met and the one when it is told: it sleeps on,
+ * and does not keep the processor from who tells it. */
+static void met_and_not_told(void **state)
+{
+    struct semel_exchange *exchange = kit_exchange(SEMEL_EVENTS_KEEP, 0);
+    struct semel_bytes id = semel_bytes_text("a");
+    struct sml_event_wait_plan plan = { .ids = &id, .count = 1 };
+    struct slow slow = { .waiter = { told_slowly, false } };
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(sml_exchange_begin(exchange, &plan, 60 * SML_SECOND, &slow.waiter, &slow.wait),
+                     SEMEL_OK);
+    atomic_store(&sleeps, 0);
+    assert_int_equal(pthread_create(&thread, NULL, wait_shortly, exchange), 0);
+    kit_until_waiting(exchange, 2);
+    kit_trigger(exchange, "a", "1");
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(atomic_load(&sleeps) < 10);
+    sml_event_wait_free(slow.wait);
+    assert_int_equal(semel_exchange_destroy(exchange), SEMEL_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -420,6 +480,7 @@ int main(void)
         { "exchange: a forked child is refused", forked, NULL, NULL, NULL },
         { "exchange: many threads, each event once", many_threads, NULL, NULL, NULL },
         { "exchange: deadlines race with events", deadline_races, NULL, NULL, NULL },
+        { "exchange: met, and told after the deadline", met_and_not_told, NULL, NULL, NULL },
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

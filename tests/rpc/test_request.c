@@ -514,6 +514,72 @@ static void test_cancel(void **state)
     }
 }
 
+/* Told at once, while another thread is about to finish the request: that one waits for the
+ * callback, and not for longer. */
+struct overtaken {
+    struct semel_request *request;
+    atomic_int started, inside;
+    pthread_t finisher;
+};
+
+static void *finish_meanwhile(void *arg)
+{
+    struct overtaken *overtaken = arg;
+
+    while (atomic_load(&overtaken->inside) == 0)
+        kit_sleep_ms(1);
+    REQUIRE(semel_request_reply(overtaken->request, "x", 1) == SEMEL_OK);
+    return NULL;
+}
+
+static void told_slowly(struct semel_request *request, void *user)
+{
+    struct overtaken *overtaken = user;
+
+    (void)request;
+    atomic_store(&overtaken->inside, 1);
+    kit_sleep_ms(100); /* the finisher comes, and has to wait */
+}
+
+static void be_overtaken(struct semel_request *request, void *user)
+{
+    struct overtaken *overtaken = user;
+
+    semel_request_take(request);
+    overtaken->request = request;
+    atomic_store(&overtaken->started, 1);
+    while (!semel_request_cancelled(request))
+        kit_sleep_ms(1);
+    REQUIRE(pthread_create(&overtaken->finisher, NULL, finish_meanwhile, overtaken) == 0);
+    semel_request_on_cancel(request, told_slowly, overtaken);
+}
+
+static bool was_overtaken(void *arg)
+{
+    return atomic_load(&((struct overtaken *)arg)->started) == 1;
+}
+
+static void test_finished_while_told_at_once(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct overtaken overtaken = { .request = NULL };
+    struct semel_call *call;
+    struct seen seen;
+
+    (void)state;
+    rig_export(rig, "overtaken", be_overtaken, &overtaken, NULL);
+    rig_go(rig);
+    start_call(rig->client, "overtaken", "", NULL, &seen, &call);
+    assert_true(kit_eventually(was_overtaken, &overtaken, 60));
+    semel_call_cancel(call);
+    wait_seen(&seen);
+    assert_int_equal(seen.outcome, SEMEL_VALUE);
+    assert_int_equal(pthread_join(overtaken.finisher, NULL), 0);
+    semel_result_clear(&seen.result);
+    semel_call_unref(call);
+    rig_end(rig);
+}
+
 /* The deadline passes, the grace passes, the caller is gone: the handler sees each. */
 static void outstay(struct semel_request *request, void *user)
 {
@@ -751,6 +817,8 @@ int main(void)
         TEST("a dropped request is unknown", test_dropped),
         TEST("the caller's limit leaves a request open", test_callers_limit),
         TEST("a cancelled call is seen by its handler, once", test_cancel),
+        TEST("who finishes a request waits for its callback, and no longer",
+             test_finished_while_told_at_once),
         TEST("a handler sees that its caller has left", test_caller_left),
         TEST("calls that expire while they wait never run", test_expired_waiting),
         TEST("a forked child cannot use its parent's request, nor serve", test_fork),
