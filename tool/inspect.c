@@ -137,6 +137,16 @@ const char *member_time(const json_t *object, const char *key, char *text, size_
     return time_text(is_ms ? count * 1000000 : count, text, size);
 }
 
+const char *method_streams(const json_t *method)
+{
+    static const char *const words[] = { "-", "takes", "gives", "both" };
+
+    /* An older server does not say. */
+    if (!json_object_get(method, "takes_items") || !json_object_get(method, "gives_items"))
+        return "?";
+    return words[member_is(method, "takes_items") + 2 * member_is(method, "gives_items")];
+}
+
 /* --- printing -------------------------------------------------------------------------------- */
 
 void print_object(const json_t *object)

@@ -251,6 +251,7 @@ static void set_stream(const struct service *service, struct method *method, con
     if (size && chunk == 0)
         argp_error(state, "--stream: '%s' would send nothing", size);
     method->options.takes_items = true;
+    method->options.gives_items = true;
     method->shell.streams = true;
     method->shell.chunk = (size_t)chunk;
 }

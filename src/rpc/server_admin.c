@@ -265,6 +265,8 @@ static void put_method(struct sml_json *json, const struct sml_method *method)
         sml_json_u64(json, "limit", method->limit);
     if (method->max_run > 0)
         sml_json_u64(json, "max_run_ms", method->max_run / SML_MS);
+    sml_json_bool(json, "takes_items", method->takes_items);
+    sml_json_bool(json, "gives_items", method->gives_items);
     sml_json_bool(json, "reserved", strncmp(method->name, "semel.", 6) == 0);
     if (method->describe[0] != '\0')
         sml_json_text(json, "describe", method->describe);
