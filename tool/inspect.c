@@ -2,6 +2,7 @@
 #include "inspect.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,6 +136,15 @@ const char *member_time(const json_t *object, const char *key, char *text, size_
     uint64_t count = member_count(object, key);
 
     return time_text(is_ms ? count * 1000000 : count, text, size);
+}
+
+const char *member_number(const json_t *object, const char *key, char *text, size_t size)
+{
+    if (json_object_get(object, key))
+        snprintf(text, size, "%" PRIu64, member_count(object, key));
+    else
+        snprintf(text, size, "-");
+    return text;
 }
 
 const char *method_streams(const json_t *method)

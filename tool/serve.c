@@ -261,6 +261,8 @@ static int server_run(struct service *service)
         return explain(status, "cannot make", "the server");
     }
     service->options.store = NULL;
+    if (service->pool)
+        (void)!semel_pool_show(service->pool, service->server); /* new: nothing speaks against it */
     code = serve(service);
     serve_store_release(service);
     if (semel_server_destroy(server_take(service)) != SEMEL_OK)

@@ -37,6 +37,8 @@ enum sml_admin {
 struct sml_admin_desk {
     uint32_t uid; /* the server's own */
     uint64_t created;
+    void (*show)(struct sml_json *json, void *user); /* constant from the start; NULL: nothing */
+    void *shown;
     bool rouse; /* leader's: somebody was asked and the thread was not told */
     /* queue_lock */
     struct sml_list asked;

@@ -156,6 +156,51 @@ class Methods(Looking):
 
 
 @needs_jansson
+class Processes(Looking):
+    def processes(self, server):
+        return self.lines('ps', server.address, '--processes')
+
+    def test_ps(self):
+        server = self.serve('--procs', '2', 'nap=exec sleep 500', 'die=kill -9 $PPID',
+                            '--kill-after', '0s')
+        self.wait_until(lambda: [p['state'] for p in self.processes(server)] == ['ready'] * 2,
+                        'they never came up')
+        first, second = self.processes(server)
+        self.assertEqual([first['place'], second['place']], [0, 1])
+        self.assertEqual((first['running'], first['calls'], first['restarts']), (0, 0, 0))
+        call = self.calling(server.address, 'nap', '--timeout', '500s')
+        self.wait_until(lambda: sorted(p['running'] for p in self.processes(server)) == [0, 1],
+                        'it never ran')
+        busy = next(p['pid'] for p in self.processes(server) if p['running'])
+        self.check(semel('call', server.address, 'die'), 5)
+        self.wait_until(lambda: [p['state'] for p in self.processes(server)] == ['ready'] * 2,
+                        'none came after it')
+        died, = [p for p in self.processes(server) if p['pid'] != busy]
+        old, = {first['pid'], second['pid']} - {busy}
+        self.assertEqual((died['restarts'], died['last_pid'], died['last_exit']),
+                         (1, old, 'was killed by signal 9 (SIGKILL)'))
+        lines = semel('ps', server.address, '--processes').out.decode().split('\n')
+        self.assertEqual(lines[0].split(), ['PLACE', 'PID', 'STATE', 'RUNNING', 'CALLS',
+                                            'RESTARTS', 'AGE', 'LAST-END'])
+        line = lines[1 + died['place']].split()
+        self.assertEqual(line[:3], [str(died['place']), str(died['pid']), 'ready'])
+        self.assertEqual((line[3], line[5]), ('0', '1'))
+        self.assertIn('was killed by signal 9 (SIGKILL)', lines[1 + died['place']])
+        call.end(signal.SIGINT)
+
+    def test_top(self):
+        server = self.serve('--procs', '2', 'a=true')
+        sample, = self.lines('top', server.address, '--interval', '10ms')
+        self.assertEqual([p['place'] for p in sample['processes']], [0, 1])
+
+    def test_none(self):
+        server = self.serve()
+        self.check(semel('ps', server.address, '--processes'), 0, b'', 'do not run in worker')
+        sample, = self.lines('top', server.address, '--interval', '10ms')
+        self.assertNotIn('processes', sample)
+
+
+@needs_jansson
 class Calls(Looking):
     def test_ps(self):
         server, running, waiting, ids = self.two_calls()
