@@ -326,7 +326,7 @@ static enum semel_status finish(struct semel_request *request, const struct part
         return say(request, parts);
     if (!sml_origin_is_mine(&request->server->origin))
         return SEMEL_FORKED;
-    if (parts->body.size > request->server->body_bytes)
+    if (parts->body.size > sml_request_reply_max(request))
         return SEMEL_TOO_LARGE;
     reply = pack(&served->session->callee, parts, &verdict);
     if (reply == NULL)

@@ -54,6 +54,9 @@ void sml_admin_fini(struct semel_server *server);
 
 /* Leader, stripe held. May this peer call this method? */
 bool sml_admin_permits(const struct semel_request *request);
+/* The largest reply of the server. Its own limit is for what applications send: to look inside must
+ * not fail for its sake. */
+uint64_t sml_request_reply_max(const struct semel_request *request);
 /* It waits for the thread. */
 void sml_admin_ask(struct semel_request *request);
 /* Leader, without locks: wake the thread, if anybody was asked. */

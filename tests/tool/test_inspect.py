@@ -155,6 +155,13 @@ class Methods(Looking):
             self.assertIn(b'could not be written', done.stderr)
 
 
+    def test_the_body_limit_is_not_for_the_list(self):
+        server = self.serve('a=cat', '--body-limit', '64')
+        self.assertEqual([line['name'] for line in self.lines('list', server.address)], ['a'])
+        self.assertEqual(self.lines('ps', server.address), [])
+        self.check(semel('call', server.address, 'a', 'x' * 65), 4, b'')
+
+
 @needs_jansson
 class Processes(Looking):
     def processes(self, server):
