@@ -92,7 +92,7 @@ static const struct argp_option options[] = {
     { NULL, 0, NULL, 0, "Worker processes:", 3 },
     { "procs", KEY_PROCS, "N", 0,
       "Run the calls in N processes, one at a time in each (or --workers): one that dies costs the "
-      "call that it had, and is replaced; a call fails with code 125 if none comes up",
+      "call that it had, and is replaced; a call is not executed if none comes up",
       3 },
     { "program", KEY_PROGRAM, "PATH", 0,
       "They run this program, which speaks the protocol on descriptor 3; its methods are given as "

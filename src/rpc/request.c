@@ -415,6 +415,18 @@ enum semel_status semel_request_never_ran(struct semel_request *request, const c
     return finish(request, &parts);
 }
 
+enum semel_status semel_request_not_executed(struct semel_request *request,
+                                             enum semel_status status, const char *text)
+{
+    struct parts parts = { .outcome = SEMEL_NOT_EXECUTED, .status = status };
+
+    if (request == NULL || request->txn != NULL || status == SEMEL_OK || status == SEMEL_FAILED ||
+        semel_status_name(status)[0] == '?')
+        return SEMEL_INVALID;
+    parts.text = cut(text, SEMEL_TEXT_BYTES);
+    return finish(request, &parts);
+}
+
 /* --- not finishing ---------------------------------------------------------------------------- */
 
 void semel_request_take(struct semel_request *request)
