@@ -85,7 +85,11 @@ int inspect(struct one_call *call, json_t **out_answer)
     status = one_call(call, &result, text, sizeof text);
     if (status != SEMEL_OK)
         return tool_not_sent(call->address, status, text);
-    if (result.outcome != SEMEL_VALUE) {
+    if (result.outcome == SEMEL_FAILURE && result.code == SEMEL_NO_METHOD) {
+        code = TOOL_NO_METHOD; /* of semel.describe, whose body is a name */
+        output_error("%s: no such method: %.*s", call->address, (int)call->body.size,
+                     (const char *)call->body.data);
+    } else if (result.outcome != SEMEL_VALUE) {
         code = inspect_failure(&result, text, sizeof text);
         output_error("%s", text);
     } else {

@@ -93,7 +93,8 @@ class Methods(Looking):
                    b'  limit: 2 at once\n')
         found, = self.lines('describe', server.address, 'semel.calls')
         self.assertTrue(found['reserved'])
-        self.check(semel('describe', server.address, 'b'), 8, b'', 'no such method')
+        self.check(semel('describe', server.address, 'b'), 8, b'',
+                   f'semel describe: {server.address}: no such method: b\n')
 
     def test_streams(self):
         server = self.serve('a=true', 'b=cat', '--stream', 'b')
