@@ -386,7 +386,7 @@ static void show_progress(const struct bench *bench, int64_t elapsed_ns)
     for (uint64_t i = 0; i < bench->lane_count; i++)
         done += atomic_load_explicit(&bench->lanes[i].done, memory_order_relaxed);
     semel_client_counters(bench->client, &counters);
-    output_progress("%s  %" PRIu64 " calls  %.0f calls/s  %" PRIu64 " reconnects",
+    output_progress("%s  calls %" PRIu64 "  %.0f calls/s  reconnects %" PRIu64,
                     duration_format(elapsed_ns, text, sizeof text), done,
                     (double)done * 1e9 / (double)elapsed_ns, counters.reconnects);
 }
@@ -465,8 +465,8 @@ static void print_text(const struct figures *f)
 {
     char p50[32], p99[32], p999[32], max[32];
 
-    printf("%" PRIu64 " calls in %.2f s: %.0f calls/s\n", f->calls, f->seconds,
-           (double)f->calls / f->seconds);
+    printf("%" PRIu64 " call%s in %.2f s: %.0f calls/s\n", f->calls, f->calls == 1 ? "" : "s",
+           f->seconds, (double)f->calls / f->seconds);
     printf("time per call: p50 %s, p99 %s, p99.9 %s, max %s\n",
            duration_format((int64_t)histogram_at(&f->times, 0.5), p50, sizeof p50),
            duration_format((int64_t)histogram_at(&f->times, 0.99), p99, sizeof p99),

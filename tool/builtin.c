@@ -36,8 +36,8 @@ void finish_value(struct semel_request *request, const void *data, size_t size)
 
     if (status == SEMEL_TOO_LARGE)
         finish_failure(request, -1,
-                       "it ended well, but its reply of %zu bytes is larger than the "
-                       "body limit",
+                       "it ended well, but its reply of %zu bytes is larger than what the caller "
+                       "takes ('semel call --body-limit')",
                        size);
     else if (status != SEMEL_OK)
         finish_failure(request, -1, "it ended well, but its reply cannot be kept: %s",

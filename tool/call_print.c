@@ -50,6 +50,8 @@ bool call_print(const struct semel_result *result, const char *key, int *out_cod
             output_error("%s (code %d)", text, result->code);
         else
             output_error("%s", text);
+        if (result->outcome == SEMEL_NOT_EXECUTED && result->status == SEMEL_TOO_LARGE)
+            output_note("that limit is 'semel serve --body-limit'");
         output_quote(result->detail.data, result->detail.size);
         if (result->trace && output_verbose())
             output_quote(result->trace, strlen(result->trace));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tool.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +9,25 @@
 
 /* The first attempt is made at once; where nobody listens it has failed long before this. */
 #define FIRST_LOOK_MS 100
+
+/* A process connects once. While it waits, an attempt that failed is a detail: what kept it is said
+ * when it gives up. */
+static struct {
+    semel_log_fn log;
+    void *user;
+    _Atomic bool waiting;
+} told;
+
+static void on_log(enum semel_log_level level, const char *text, void *user)
+{
+    static const char failed[] = "cannot connect: ";
+
+    (void)user;
+    if (atomic_load(&told.waiting) && strncmp(text, failed, sizeof failed - 1) == 0)
+        output_detail("%s", text);
+    else
+        told.log(level, text, told.user);
+}
 
 static enum semel_status wait_connected(struct semel_client *client, int64_t wait_ms,
                                         bool look_first, char *text, size_t size)
@@ -28,16 +48,23 @@ enum semel_status tool_connect(struct semel_client **out_client, const char *add
                                const struct semel_client_options *options, int64_t wait_ms,
                                bool patient, char *text, size_t size)
 {
-    enum semel_status status = semel_client_create(out_client, address, options);
+    struct semel_client_options own = *options;
+    enum semel_status status;
     bool look_first;
 
     *text = '\0';
+    told.log = options->log;
+    told.user = options->log_user;
+    atomic_store(&told.waiting, true);
+    own.log = on_log;
+    status = semel_client_create(out_client, address, &own);
     if (status == SEMEL_BAD_ADDRESS)
         snprintf(text, size, "write unix:/path, tcp:HOST:PORT or fd:N");
     if (status != SEMEL_OK)
         return status;
     look_first = !patient && !strchr(address, ',');
     status = wait_connected(*out_client, wait_ms, look_first, text, size);
+    atomic_store(&told.waiting, false);
     if (status == SEMEL_CONNECT && look_first && *text)
         snprintf(text + strlen(text), size - strlen(text),
                  " (--connect-timeout 3s waits for a server that is being started)");

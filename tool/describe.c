@@ -84,6 +84,10 @@ static void print_method(const json_t *method)
     fputc('\n', stdout);
     print_words(member_text(method, "describe"));
     printf("  kind: %s (%s)\n", member_text(method, "kind"), meaning(method));
+    if (member_is(method, "takes_items"))
+        fputs("  takes a stream: its callers may send items\n", stdout);
+    if (member_is(method, "gives_items"))
+        fputs("  gives a stream: it sends items before its reply\n", stdout);
     if (limit > 0)
         printf("  limit: %" PRIu64 " at once\n", limit);
     if (member_count(method, "max_run_ms") > 0)

@@ -2,6 +2,7 @@
 #include "inspect.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,7 +85,11 @@ int inspect(struct one_call *call, json_t **out_answer)
     status = one_call(call, &result, text, sizeof text);
     if (status != SEMEL_OK)
         return tool_not_sent(call->address, status, text);
-    if (result.outcome != SEMEL_VALUE) {
+    if (result.outcome == SEMEL_FAILURE && result.code == SEMEL_NO_METHOD) {
+        code = TOOL_NO_METHOD; /* of semel.describe, whose body is a name */
+        output_error("%s: no such method: %.*s", call->address, (int)call->body.size,
+                     (const char *)call->body.data);
+    } else if (result.outcome != SEMEL_VALUE) {
         code = inspect_failure(&result, text, sizeof text);
         output_error("%s", text);
     } else {
@@ -137,6 +142,25 @@ const char *member_time(const json_t *object, const char *key, char *text, size_
     if (json_object_get(object, key) == NULL)
         return "-";
     return time_text(is_ms ? count * 1000000 : count, text, size);
+}
+
+const char *member_number(const json_t *object, const char *key, char *text, size_t size)
+{
+    if (json_object_get(object, key))
+        snprintf(text, size, "%" PRIu64, member_count(object, key));
+    else
+        snprintf(text, size, "-");
+    return text;
+}
+
+const char *method_streams(const json_t *method)
+{
+    static const char *const words[] = { "-", "takes", "gives", "both" };
+
+    /* An older server does not say. */
+    if (!json_object_get(method, "takes_items") || !json_object_get(method, "gives_items"))
+        return "?";
+    return words[member_is(method, "takes_items") + 2 * member_is(method, "gives_items")];
 }
 
 /* --- printing -------------------------------------------------------------------------------- */

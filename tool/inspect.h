@@ -43,6 +43,10 @@ bool member_is(const json_t *object, const char *key);
  * that its key ends with, _ms or _ns. */
 const char *time_text(uint64_t ns, char *text, size_t size);
 const char *member_time(const json_t *object, const char *key, char *text, size_t size);
+/* A count as it is, "-" for one that is not there. */
+const char *member_number(const json_t *object, const char *key, char *text, size_t size);
+/* Of a method: which streams its calls have. */
+const char *method_streams(const json_t *method);
 
 /* One object on one line of standard output. */
 void print_object(const json_t *object);

@@ -23,8 +23,8 @@ static const struct argp_option options[] = {
 };
 
 static const char doc[] =
-    "List the methods of the server at ADDRESS: name, kind, how many of its calls may run at once, "
-    "how long one may run, and what it does."
+    "List the methods of the server at ADDRESS: name, kind, its streams, how many of its calls may "
+    "run at once, how long one may run, and what it does."
     "\v"
     "Examples:\n"
     "  semel list unix:/run/x\n"
@@ -56,7 +56,7 @@ static void print_method(const json_t *method, int width)
     if (limit > 0)
         snprintf(number, sizeof number, "%" PRIu64, limit);
     print_column(member_text(method, "name"), width);
-    printf("  %-13s %6s %8s", member_text(method, "kind"), number,
+    printf("  %-13s %-7s %6s %8s", member_text(method, "kind"), method_streams(method), number,
            member_time(method, "max_run_ms", span, sizeof span));
     /* Its first line. */
     if (*describe)
@@ -76,8 +76,8 @@ static void print_methods(json_t **methods, size_t count)
             width = length < NAME_COLUMNS_MAX ? length : NAME_COLUMNS_MAX;
     }
     if (!output_json())
-        printf("%-*s  %-13s %6s %8s  %s\n", width, "METHOD", "KIND", "LIMIT", "MAX-RUN",
-               "DESCRIPTION");
+        printf("%-*s  %-13s %-7s %6s %8s  %s\n", width, "METHOD", "KIND", "STREAMS", "LIMIT",
+               "MAX-RUN", "DESCRIPTION");
     for (size_t i = 0; i < count; i++) {
         if (output_json())
             print_object(methods[i]);

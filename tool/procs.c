@@ -4,9 +4,8 @@
  * A call is started in the pool by a handler that waits for its end. The server runs as many
  * handlers as the workers have room for calls, so what is more waits in the server's own line: it
  * has not begun, and whatever happens to it there the server can say so. Its cancellation cancels
- * the one in the pool. What is unknown there is unknown here, in the same words. What was not
- * executed there although there was room, since no worker came up, is a failure (125): a handler
- * has no other way to say so. */
+ * the one in the pool. What is unknown there is unknown here, in the same words, and what was not
+ * executed there is not executed here. */
 #include "procs.h"
 
 #include <inttypes.h>
@@ -139,27 +138,45 @@ static void on_done(struct semel_result *result, void *user)
     sem_post(&forward->over);
 }
 
-/* The words about this end without those around them, which the caller's side puts there again. */
-static const char *words_of(const struct semel_result *result)
+/* The words about this end without those around them, which the caller's side puts there again.
+ * NULL: there are none. */
+static const char *words_beyond_status(const struct semel_result *result)
 {
     const char *status = semel_status_text(result->status);
     const char *words = result->text ? strstr(result->text, status) : NULL;
     size_t skipped = strlen(status);
 
-    if (words && result->status == SEMEL_HANDLER_DIED && strncmp(words + skipped, ": ", 2) == 0)
-        return words + skipped + 2;
+    return words && strncmp(words + skipped, ": ", 2) == 0 ? words + skipped + 2 : NULL;
+}
+
+/* Of one that is unknown: here it is since a handler died, whatever the status was there. */
+static const char *words_of(const struct semel_result *result)
+{
+    const char *status = semel_status_text(result->status);
+    const char *beyond = words_beyond_status(result);
+    const char *words = result->text ? strstr(result->text, status) : NULL;
+
+    if (beyond && result->status == SEMEL_HANDLER_DIED)
+        return beyond;
     return words ? words : status;
 }
 
-static void finish_not_executed(struct semel_request *request, const char *words)
+/* While no process comes up that is the reason, however the waiting ended. */
+static void finish_not_executed(struct semel_request *request, enum semel_status why,
+                                const char *words)
 {
-    char text[SEMEL_TEXT_BYTES];
+    char text[sizeof trouble.text];
+    enum semel_status status;
 
     pthread_mutex_lock(&trouble.lock);
-    snprintf(text, sizeof text, "%s", trouble.text);
+    memcpy(text, trouble.text, sizeof text);
     pthread_mutex_unlock(&trouble.lock);
-    finish_failure(request, 125, "nothing was done: %s%s",
-                   *text ? "no worker process is ready: " : "", *text ? text : words);
+    if (*text)
+        status = semel_request_not_executed(request, SEMEL_NO_WORKERS, text);
+    else
+        status = semel_request_not_executed(request, why, words);
+    if (status != SEMEL_OK)
+        finish_failure(request, 125, "nothing was done: %s", semel_status_text(why));
 }
 
 static void hand_back(struct semel_request *request, const struct semel_result *result)
@@ -174,7 +191,7 @@ static void hand_back(struct semel_request *request, const struct semel_result *
             finish_failure(request, result->code, "%s", result->text);
         break;
     case SEMEL_NOT_EXECUTED:
-        finish_not_executed(request, words_of(result));
+        finish_not_executed(request, result->status, words_beyond_status(result));
         break;
     default:
         semel_request_take(request);
@@ -205,7 +222,7 @@ void procs_forward(struct semel_request *request, void *user)
     status = semel_pool_start(method->service->pool, method->name, semel_request_body(request),
                               &options, on_done, &forward, &forward.job);
     if (status != SEMEL_OK) {
-        finish_not_executed(request, semel_status_text(status));
+        finish_not_executed(request, status, NULL);
         return;
     }
     semel_request_on_cancel(request, on_cancel, &forward);

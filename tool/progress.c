@@ -90,7 +90,10 @@ void progress_draw(const char *text, size_t size, unsigned columns, char *line, 
         memset(bar, ' ', BAR_COLUMNS);
         memset(bar, '#', filled);
         bar[BAR_COLUMNS] = '\0';
-        at = (size_t)snprintf(line, line_size, "[%s] %3.0f %% ", bar, floor(done * 100));
+        at = (size_t)snprintf(line, line_size, "[%s] %3.0f %%", bar, floor(done * 100));
+        if (memchr(text, '%', size))
+            return; /* that is what it says */
+        at += (size_t)snprintf(line + at, line_size - at, " ");
         columns -= (unsigned)at;
     }
     if (at < line_size)

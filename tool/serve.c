@@ -82,6 +82,11 @@ static struct semel_server *server_take(struct service *service)
     return server;
 }
 
+static bool is_path(const char *address)
+{
+    return strncmp(address, "unix:", 5) == 0 && address[5] != '\0';
+}
+
 static int explain(enum semel_status status, const char *what, const char *name)
 {
     const char *advice = "";
@@ -92,7 +97,9 @@ static int explain(enum semel_status status, const char *what, const char *name)
         advice = "; write unix:/path, tcp:HOST:PORT or fd:N";
     else if (status == SEMEL_INVALID && strncmp(name, "semel.", 6) == 0)
         advice = " (names that begin with semel. are reserved)";
-    output_error("%s %s: %s%s", what, name, semel_status_text(status), advice);
+    /* What is wrong with a path, such as a directory that is not there, was logged. */
+    if (status != SEMEL_BAD_ADDRESS || !is_path(name))
+        output_error("%s %s: %s%s", what, name, semel_status_text(status), advice);
     if (store_status(status))
         return TOOL_CONNECT;
     switch (status) {
@@ -184,8 +191,8 @@ static void say_counters(const struct service *service)
     struct semel_server_counters counters;
 
     semel_server_counters(service->server, &counters);
-    output_detail("%" PRIu64 " calls: %" PRIu64 " values, %" PRIu64 " failures, %" PRIu64
-                  " not executed, %" PRIu64 " unknown",
+    output_detail("calls %" PRIu64 ": values %" PRIu64 ", failures %" PRIu64
+                  ", not executed %" PRIu64 ", unknown %" PRIu64,
                   counters.calls_received, counters.values, counters.failures,
                   counters.not_executed, counters.unknown);
     if (!service->stored)
@@ -261,6 +268,8 @@ static int server_run(struct service *service)
         return explain(status, "cannot make", "the server");
     }
     service->options.store = NULL;
+    if (service->pool)
+        (void)!semel_pool_show(service->pool, service->server); /* new: nothing speaks against it */
     code = serve(service);
     serve_store_release(service);
     if (semel_server_destroy(server_take(service)) != SEMEL_OK)

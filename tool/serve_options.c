@@ -92,7 +92,7 @@ static const struct argp_option options[] = {
     { NULL, 0, NULL, 0, "Worker processes:", 3 },
     { "procs", KEY_PROCS, "N", 0,
       "Run the calls in N processes, one at a time in each (or --workers): one that dies costs the "
-      "call that it had, and is replaced; a call fails with code 125 if none comes up",
+      "call that it had, and is replaced; a call is not executed if none comes up",
       3 },
     { "program", KEY_PROGRAM, "PATH", 0,
       "They run this program, which speaks the protocol on descriptor 3; its methods are given as "
@@ -163,6 +163,13 @@ static const char doc[] =
     "SEMEL_METHOD in its environment. SIGTERM or Ctrl-C lets running calls finish; a second one "
     "stops at once.";
 
+static void check_name(const struct service *service, const char *name, struct argp_state *state)
+{
+    for (size_t i = 0; i < service->count; i++)
+        if (strcmp(service->methods[i].name, name) == 0)
+            argp_error(state, "there are two methods '%s'", name);
+}
+
 static struct method *add_method(struct service *service, char *arg, const char *wanted,
                                  struct argp_state *state)
 {
@@ -174,6 +181,7 @@ static struct method *add_method(struct service *service, char *arg, const char 
     if (service->count == METHODS_MAX)
         argp_error(state, "too many methods; at most %d", METHODS_MAX);
     *equals = '\0';
+    check_name(service, arg, state);
     method->name = arg;
     method->statements = equals + 1;
     service->count++;
@@ -187,6 +195,7 @@ static struct method *add_name(struct service *service, char *arg, struct argp_s
 
     if (service->count == METHODS_MAX)
         argp_error(state, "too many methods; at most %d", METHODS_MAX);
+    check_name(service, arg, state);
     method->name = arg;
     service->count++;
     return method;
@@ -245,12 +254,14 @@ static void set_stream(const struct service *service, struct method *method, con
                    "streams",
                    service->program ? "--program" : "--procs");
     if (method->handler != shell_handler)
-        argp_error(state, "--stream: %s is not a command", method->name);
+        argp_error(state, "--stream: %s is %s; only commands, NAME=COMMAND, have streams",
+                   method->name, method->handler ? "built in" : "SQL");
     if (size && !size_parse(size, SEMEL_BODY_BYTES, &chunk, why, sizeof why))
         argp_error(state, "--stream: %s", why);
     if (size && chunk == 0)
         argp_error(state, "--stream: '%s' would send nothing", size);
     method->options.takes_items = true;
+    method->options.gives_items = true;
     method->shell.streams = true;
     method->shell.chunk = (size_t)chunk;
 }

@@ -329,7 +329,8 @@ static int forget(const struct arguments *a, const struct semel_store_session *s
         jsonl_text(&json, "forgotten", id);
         jsonl_end(&json);
     } else {
-        output_note("forgot session %s and its %" PRIu64 " calls", id, session->calls);
+        output_note("forgot session %s and its %" PRIu64 " call%s", id, session->calls,
+                    session->calls == 1 ? "" : "s");
     }
     semel_store_close(store);
     return code;

@@ -419,7 +419,7 @@ static void finish_exit(struct run *run, int code)
     if (code == 0 && run->output_lost) {
         finish_failure(run->request, -1,
                        "it ended well, but its reply of %" PRIu64 " bytes "
-                       "could not be kept; the body limit is %" PRIu64,
+                       "could not be kept; the server's --body-limit is %" PRIu64,
                        run->output_size + run->output_lost, run->shell->body_limit);
         return;
     }

@@ -30,8 +30,9 @@ int tool_exit_of_result(enum semel_outcome outcome, enum semel_status status);
 #define CONNECT_TIMEOUT_MS 3000 /* unless said */
 
 /* Make a client and wait for its connection, as semel_client_wait_connected. Unless `patient`, an
- * only server that is clearly not there (no such socket, refused) is not waited for. Returns: not
- * OK: `text` may say more; *out_client is still to be destroyed, unless it is NULL. */
+ * only server that is clearly not there (no such socket, refused) is not waited for. `options` has
+ * a log hook. Once per process. Returns: not OK: `text` may say more; *out_client is still to be
+ * destroyed, unless it is NULL. */
 enum semel_status tool_connect(struct semel_client **out_client, const char *address,
                                const struct semel_client_options *options, int64_t wait_ms,
                                bool patient, char *text, size_t size);

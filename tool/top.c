@@ -208,6 +208,8 @@ static int print_sample(const struct arguments *a, const struct top_view *view)
         (json_int_t)top_counter(view, "calls_running"), "waiting",
         (json_int_t)top_counter(view, "calls_waiting"), "methods", methods, "workers",
         json_object_get(view->now, "workers"), "counters", json_object_get(view->now, "counters"));
+    if (sample && json_object_get(view->now, "processes"))
+        (void)json_object_set(sample, "processes", json_object_get(view->now, "processes"));
     if (!sample) {
         output_error("%s: what it says of itself cannot be understood", a->call.address);
         return TOOL_PROTOCOL;

@@ -227,17 +227,32 @@ static void draw_figures(const struct top_view *view)
                counter(view, "calls_busy").text, counter(view, "calls_refused").text);
 }
 
-/* One letter for each: . idle, r reads, # in a handler. */
+/* Of a thread: . idle, r reads, # in a handler. Of a process: . idle, # has a call, s starts,
+ * x neither. */
+static chtype sign_of(const json_t *worker)
+{
+    const char *state = member_text(worker, "state");
+
+    if (strcmp(state, "running") == 0 || member_count(worker, "running") > 0)
+        return '#';
+    if (strcmp(state, "reading") == 0)
+        return 'r';
+    if (!json_object_get(worker, "place") || strcmp(state, "ready") == 0)
+        return '.';
+    return strcmp(state, "starting") == 0 ? 's' : 'x';
+}
+
+/* The processes, if the calls run in such, else the threads. */
 static void draw_strip(const struct top_view *view)
 {
-    const json_t *workers = json_object_get(view->now, "workers");
+    const json_t *processes = json_object_get(view->now, "processes");
+    const json_t *workers = processes ? processes : json_object_get(view->now, "workers");
     int column = 9;
 
     put_format(4, 0, COLS, "workers");
     for (size_t i = 0; i < json_array_size(workers) && column < COLS; i++, column++) {
-        const char *state = member_text(json_array_get(workers, i), "state");
-        bool runs = strcmp(state, "running") == 0;
-        chtype letter = runs ? '#' : strcmp(state, "reading") == 0 ? 'r' : '.';
+        chtype letter = sign_of(json_array_get(workers, i));
+        bool runs = letter == '#';
 
         mvaddch(4, column, letter | (runs ? paint(GOOD, A_BOLD) : 0));
     }
@@ -350,6 +365,29 @@ static void draw_workers(const struct top_view *view)
     }
 }
 
+static void draw_processes(const json_t *processes)
+{
+    char age[32], pid[24], calls[24], running[24];
+
+    settle(json_array_size(processes));
+    put_format(FIRST_ROW - 1, 0, COLS, "%-7s %-8s %7s %7s %8s %8s  %s", "PID", "STATE", "RUNNING",
+               "CALLS", "RESTARTS", "AGE", "LAST END");
+    for (size_t i = 0; i < rows() && screen.top + i < json_array_size(processes); i++) {
+        const json_t *process = json_array_get(processes, screen.top + i);
+        int row = FIRST_ROW + (int)i;
+
+        put_format(row, 0, COLS, "%-7s %-8s %7s %7s %8s %8s",
+                   member_number(process, "pid", pid, sizeof pid), member_text(process, "state"),
+                   member_number(process, "running", running, sizeof running),
+                   member_number(process, "calls", calls, sizeof calls),
+                   count_of(member_count(process, "restarts")).text,
+                   member_time(process, "age_ms", age, sizeof age));
+        put(row, 52, COLS - 52, member_text(process, "last_exit"));
+        if (screen.top + i == screen.chosen)
+            bar(row, A_BOLD);
+    }
+}
+
 static void draw_page(const struct top_picture *picture)
 {
     static const char *const names[TOP_PAGES] = { "1 methods", "2 calls", "3 workers" };
@@ -365,6 +403,9 @@ static void draw_page(const struct top_picture *picture)
         draw_methods(picture->view);
     else if (screen.page == TOP_CALLS && picture->calls)
         draw_calls(picture->calls);
+    else if (screen.page == TOP_WORKERS && picture->view &&
+             json_object_get(picture->view->now, "processes"))
+        draw_processes(json_object_get(picture->view->now, "processes"));
     else if (screen.page == TOP_WORKERS && picture->view)
         draw_workers(picture->view);
     bar(FIRST_ROW - 1, paint(HEADING, A_BOLD));

@@ -250,6 +250,13 @@ struct semel_pool_counters {
 SEMEL_API void semel_pool_counters(const struct semel_pool *pool,
                                    struct semel_pool_counters *out_counters);
 
+/* Have a server tell of the pool's workers to those who look inside, with `semel top` and
+ * `semel ps --processes`. Before it is started; the pool must outlive it.
+ * Returns: OK; INVALID; ALREADY: it shows a pool, or was started; STOPPED; FORKED. Thread: any
+ * thread. Blocks: no. Since: 0.4 */
+SEMEL_API enum semel_status semel_pool_show(struct semel_pool *pool, struct semel_server *server)
+    SEMEL_MUST_USE;
+
 #ifdef __cplusplus
 }
 #endif

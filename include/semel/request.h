@@ -101,6 +101,15 @@ SEMEL_API enum semel_status semel_request_fail_with(struct semel_request *reques
 SEMEL_API enum semel_status semel_request_never_ran(struct semel_request *request,
                                                     const char *text);
 
+/* For a handler that hands its call on: nobody ran it, and nobody will. The caller is told *not
+ * executed*; whoever says so of a call that may have had an effect breaks the caller's promise.
+ * status  why; borrowed words in `text`, NULL for none.
+ * Returns: OK; INVALID: a status that is no reason (OK, FAILED), or in transactional and resolve
+ * handlers; ALREADY, NO_MEMORY, FORKED as semel_request_reply. Thread: one thread at a time.
+ * Since: 0.4 */
+SEMEL_API enum semel_status semel_request_not_executed(struct semel_request *request,
+                                                       enum semel_status status, const char *text);
+
 /* Keep the request past the handler's return. It goes on holding its worker slot's place in the
  * method's limit, but not the worker. Does nothing in transactional and resolve handlers, which
  * finish before they return. Thread: the handler's. Since: 0.1 */

@@ -117,6 +117,8 @@ struct semel_method_options {
     semel_handler_fn resolve;
     void *resolve_user;
     bool takes_items; /* the caller may send a stream: semel_request_next */
+    bool gives_items; /* the handler sends a stream, semel_request_send: for people, as `describe`.
+                         It may send one without having said so */
     bool tells_start; /* a caller that takes a stream has an empty progress when the handler begins:
                          see semel_task_export */
     bool forcible;    /* its cancel callback ends what runs it when semel_request_forced says so */
@@ -129,7 +131,7 @@ struct semel_method_options {
 #else
 #define SEMEL_METHOD_OPTIONS_INIT                                                                  \
     {                                                                                              \
-        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false, false, NULL               \
+        SEMEL_ONCE, 0, 0, SEMEL_CRASH_UNKNOWN, NULL, NULL, false, false, false, false, NULL        \
     }
 #endif
 

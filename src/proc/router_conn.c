@@ -13,10 +13,13 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "io/leftover.h"
 #include "os/clock.h"
 #include "os/directory.h"
+#include "os/process.h"
 #include "proc/router_internal.h"
 
+#define PREFIX "semel-router-"
 #define EVENTS_MAX 64
 #define OUT_BYTES SML_FRAME_BYTES_MAX
 #define LISTENER_MARK UINT64_C(1)
@@ -551,6 +554,7 @@ static void init_host(struct semel_router *router)
 
 static enum semel_status listen_at(struct semel_router *router)
 {
+    static const char *const sockets[] = { "s", "p", NULL }; /* see router_passed.c for p */
     struct sml_address address;
     char text[SEMEL_ADDRESS_BYTES];
     uint8_t name[8];
@@ -558,13 +562,15 @@ static enum semel_status listen_at(struct semel_router *router)
 
     sml_random_fill(&router->random, name, sizeof name);
     length = snprintf(router->directory, sizeof router->directory,
-                      "%s/semel-router-%02x%02x%02x%02x%02x%02x%02x%02x", router->options.directory,
+                      "%s/" PREFIX "%02x%02x%02x%02x%02x%02x%02x%02x", router->options.directory,
                       name[0], name[1], name[2], name[3], name[4], name[5], name[6], name[7]);
     if (length < 0 || (size_t)length >= sizeof router->directory)
         return SEMEL_BAD_ADDRESS;
     (void)snprintf(text, sizeof text, "unix:%s/s", router->directory);
     if (sml_address_parse(text, &address, NULL) != SEMEL_OK)
         return SEMEL_BAD_ADDRESS;
+    /* Routers whose processes were killed leave theirs. */
+    sml_leftover_sweep(router->options.directory, PREFIX, sockets, sml_process_uid());
     if (!sml_directory_make(router->directory)) {
         router->directory[0] = '\0';
         return SEMEL_SYSTEM;

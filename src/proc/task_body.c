@@ -11,6 +11,7 @@ enum semel_status semel_task_export(struct semel_server *server, const char *met
     if (options)
         copy = *options;
     copy.tells_start = true;
+    copy.gives_items = true;
     return semel_server_export(server, method, body, user, &copy);
 }
 

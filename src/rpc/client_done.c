@@ -8,6 +8,8 @@
  *
  * A blocked caller's record lies on its stack and may be gone as soon as its word says "done": the
  * word is the last thing touched. A started call's record goes with its last reference. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +33,13 @@ static bool explained_by_link(const struct sml_call *call)
     default:
         return true;
     }
+}
+
+/* Did this end find that the other one would not take the request? */
+static bool explained_by_limit(const struct sml_call *call)
+{
+    return call->verdict.outcome == SEMEL_NOT_EXECUTED && call->verdict.status == SEMEL_TOO_LARGE &&
+           call->verdict.text.size == 0;
 }
 
 static void count(struct semel_client_counters *counters, enum semel_outcome outcome)
@@ -59,6 +68,10 @@ void sml_client_collect(struct semel_client *client, struct sml_batch *batch)
             memcpy(batch->why, client->link.why_text, sizeof batch->why);
             batch->has_why = true;
         }
+        if (explained_by_limit(call))
+            (void)snprintf(batch->limit, sizeof batch->limit,
+                           "the server takes at most %" PRIu64 " bytes",
+                           client->link.caller.request_body_bytes);
         sml_list_push_back(&batch->done, &call->link);
         batch->count++;
     }
@@ -68,6 +81,8 @@ void sml_client_collect(struct semel_client *client, struct sml_batch *batch)
 
 static const char *why_of(const struct sml_batch *batch, const struct sml_call *call)
 {
+    if (explained_by_limit(call))
+        return batch->limit;
     return batch->has_why && explained_by_link(call) ? batch->why : NULL;
 }
 

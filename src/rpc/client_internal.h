@@ -174,6 +174,7 @@ struct sml_batch {
     const char *peer;
     bool has_why;
     char why[SML_BYE_TEXT_BYTES + 1];
+    char limit[64]; /* why a request was too large; "" for none that was */
 };
 
 /* Where callbacks may run. */
@@ -204,6 +205,7 @@ static inline void sml_batch_init(struct sml_batch *batch)
     sml_list_init(&batch->done);
     batch->count = 0;
     batch->has_why = false;
+    batch->limit[0] = '\0';
 }
 
 /* Take what the machine has finished, and accept it. Lock held. */

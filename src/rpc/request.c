@@ -329,7 +329,7 @@ static enum semel_status finish(struct semel_request *request, const struct part
         return say(request, parts);
     if (!sml_origin_is_mine(&request->server->origin))
         return SEMEL_FORKED;
-    if (parts->body.size > request->server->body_bytes)
+    if (parts->body.size > sml_request_reply_max(request))
         return SEMEL_TOO_LARGE;
     reply = pack(&served->session->callee, parts, &verdict);
     if (reply == NULL)
@@ -415,6 +415,18 @@ enum semel_status semel_request_never_ran(struct semel_request *request, const c
     if (request == NULL || request->txn == NULL || !request->txn->resolving)
         return SEMEL_INVALID;
     parts.text = cut(text ? text : "the server died before it had begun", SEMEL_TEXT_BYTES);
+    return finish(request, &parts);
+}
+
+enum semel_status semel_request_not_executed(struct semel_request *request,
+                                             enum semel_status status, const char *text)
+{
+    struct parts parts = { .outcome = SEMEL_NOT_EXECUTED, .status = status };
+
+    if (request == NULL || request->txn != NULL || status == SEMEL_OK || status == SEMEL_FAILED ||
+        semel_status_name(status)[0] == '?')
+        return SEMEL_INVALID;
+    parts.text = cut(text, SEMEL_TEXT_BYTES);
     return finish(request, &parts);
 }
 

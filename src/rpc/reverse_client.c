@@ -345,7 +345,8 @@ static bool are_options(const struct semel_method_options *o)
         return true;
     return (o->kind == SEMEL_ONCE || o->kind == SEMEL_IDEMPOTENT) && o->max_run_ms == 0 &&
            o->on_crash == SEMEL_CRASH_UNKNOWN && o->resolve == NULL && o->resolve_user == NULL &&
-           !o->takes_items && !o->tells_start && !o->forcible && o->describe == NULL;
+           !o->takes_items && !o->gives_items && !o->tells_start && !o->forcible &&
+           o->describe == NULL;
 }
 
 /* Moves `method` in on OK. */

@@ -230,9 +230,17 @@ static void send(struct semel_request *request, struct sml_json *json)
     sml_json_fini(json);
 }
 
-static void begin_answer(struct semel_server *server, struct sml_json *json)
+uint64_t sml_request_reply_max(const struct semel_request *request)
 {
-    sml_json_init(json, server->body_bytes);
+    uint64_t limit = request->server->body_bytes;
+
+    return request->method->admin != SML_ADMIN_NOT && limit < SEMEL_BODY_BYTES ? SEMEL_BODY_BYTES
+                                                                               : limit;
+}
+
+static void begin_answer(const struct semel_request *request, struct sml_json *json)
+{
+    sml_json_init(json, sml_request_reply_max(request));
     sml_json_open(json, NULL, '{');
 }
 
@@ -265,6 +273,8 @@ static void put_method(struct sml_json *json, const struct sml_method *method)
         sml_json_u64(json, "limit", method->limit);
     if (method->max_run > 0)
         sml_json_u64(json, "max_run_ms", method->max_run / SML_MS);
+    sml_json_bool(json, "takes_items", method->takes_items);
+    sml_json_bool(json, "gives_items", method->gives_items);
     sml_json_bool(json, "reserved", strncmp(method->name, "semel.", 6) == 0);
     if (method->describe[0] != '\0')
         sml_json_text(json, "describe", method->describe);
@@ -278,7 +288,7 @@ static void on_methods(struct semel_request *request, void *user)
     uint32_t shown = count < SML_METHODS_SHOWN ? count : SML_METHODS_SHOWN;
     struct sml_json json;
 
-    begin_answer(server, &json);
+    begin_answer(request, &json);
     sml_json_open(&json, "methods", '[');
     for (uint32_t i = 0; i < shown; i++) {
         sml_json_open(&json, NULL, '{');
@@ -304,7 +314,7 @@ static void on_describe(struct semel_request *request, void *user)
         refuse(request, SEMEL_NO_METHOD, NULL);
         return;
     }
-    begin_answer(server, &json);
+    begin_answer(request, &json);
     put_method(&json, method);
     sml_json_close(&json, '}');
     send(request, &json);
@@ -315,7 +325,7 @@ static void on_counters(struct semel_request *request, void *user)
     struct semel_server *server = user;
     struct sml_json json;
 
-    begin_answer(server, &json);
+    begin_answer(request, &json);
     sml_admin_counters(server, &json);
     sml_json_close(&json, '}');
     send(request, &json);
@@ -327,7 +337,7 @@ static void on_calls(struct semel_request *request, void *user)
     enum semel_status status;
     struct sml_json json;
 
-    begin_answer(server, &json);
+    begin_answer(request, &json);
     status = sml_admin_calls(server, &json);
     sml_json_close(&json, '}');
     if (json.status == SEMEL_OK)
@@ -492,7 +502,7 @@ static void on_cancel(struct semel_request *request, void *user)
         refuse(request, done.status, done.why);
         return;
     }
-    begin_answer(server, &json);
+    begin_answer(request, &json);
     sml_json_hex(&json, "session", done.session.bytes, sizeof done.session.bytes);
     sml_json_u64(&json, "call", which.xid);
     sml_json_text(&json, "became", done.running ? "asked to stop" : "not executed");

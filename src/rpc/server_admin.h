@@ -37,6 +37,8 @@ enum sml_admin {
 struct sml_admin_desk {
     uint32_t uid; /* the server's own */
     uint64_t created;
+    void (*show)(struct sml_json *json, void *user); /* constant from the start; NULL: nothing */
+    void *shown;
     bool rouse; /* leader's: somebody was asked and the thread was not told */
     /* queue_lock */
     struct sml_list asked;
@@ -52,6 +54,9 @@ void sml_admin_fini(struct semel_server *server);
 
 /* Leader, stripe held. May this peer call this method? */
 bool sml_admin_permits(const struct semel_request *request);
+/* The largest reply of the server. Its own limit is for what applications send: to look inside must
+ * not fail for its sake. */
+uint64_t sml_request_reply_max(const struct semel_request *request);
 /* It waits for the thread. */
 void sml_admin_ask(struct semel_request *request);
 /* Leader, without locks: wake the thread, if anybody was asked. */

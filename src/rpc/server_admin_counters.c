@@ -12,6 +12,7 @@
 
 #include "rpc/json_text.h"
 #include "rpc/server_internal.h"
+#include "rpc/server_seam.h"
 
 /* --- counters -------------------------------------------------------------------------------- */
 
@@ -231,4 +232,24 @@ void sml_admin_counters(struct semel_server *server, struct sml_json *json)
     put_counters(server, json);
     put_methods(server, json);
     put_workers(server, json);
+    if (server->admin.show)
+        server->admin.show(json, server->admin.shown);
+}
+
+enum semel_status sml_server_show(struct semel_server *server,
+                                  void (*show)(struct sml_json *json, void *user), void *user)
+{
+    enum semel_status status = sml_server_check_open(server);
+
+    if (status != SEMEL_OK)
+        return status;
+    sml_mutex_lock(&server->queue_lock);
+    if (server->state != SML_SERVER_NEW || server->admin.show) {
+        status = SEMEL_ALREADY;
+    } else {
+        server->admin.show = show;
+        server->admin.shown = user;
+    }
+    sml_mutex_unlock(&server->queue_lock);
+    return status;
 }

@@ -118,7 +118,7 @@ struct sml_method {
     void *user;
     uint32_t limit;   /* 0: none */
     uint64_t max_run; /* 0: none */
-    bool takes_items, tells_start, forcible;
+    bool takes_items, gives_items, tells_start, forcible;
     bool standing; /* its calls last as long as their sessions: how long says nothing */
     enum semel_on_crash on_crash;
     semel_handler_fn resolve;

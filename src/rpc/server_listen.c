@@ -42,6 +42,7 @@ static struct sml_method *new_method(const struct semel_server *server, const ch
         method->max_run = (uint64_t)options->max_run_ms * SML_MS;
         method->on_crash = options->on_crash;
         method->takes_items = options->takes_items;
+        method->gives_items = options->gives_items;
         method->forcible = options->forcible;
         method->tells_start = options->tells_start;
         method->resolve = options->resolve;
@@ -118,7 +119,9 @@ enum semel_status semel_server_export(struct semel_server *server, const char *n
 static enum semel_status export_reserved(struct semel_server *server, const char *name,
                                          semel_handler_fn handler, void *user, bool standing)
 {
-    struct semel_method_options streams = { .kind = SEMEL_IDEMPOTENT, .takes_items = true };
+    struct semel_method_options streams = { .kind = SEMEL_IDEMPOTENT,
+                                            .takes_items = true,
+                                            .gives_items = true };
     enum semel_status status = sml_server_check_open(server);
     struct sml_method *method;
 
@@ -169,7 +172,7 @@ enum semel_status semel_server_export_transactional(struct semel_server *server,
         return SEMEL_INVALID;
     if (!sml_commit_is_durable(&server->commit) ||
         (options && (options->kind == SEMEL_IDEMPOTENT || options->on_crash ||
-                     options->takes_items || options->tells_start)))
+                     options->takes_items || options->gives_items || options->tells_start)))
         return SEMEL_INVALID;
     if (!sml_origin_is_mine(&server->origin))
         return SEMEL_FORKED;

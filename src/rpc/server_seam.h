@@ -9,4 +9,12 @@
 enum semel_status sml_server_export_reserved(struct semel_server *server, const char *name,
                                              semel_handler_fn handler, void *user);
 
+struct sml_json;
+
+/* What semel.counters has besides: `show` adds members to the answer, on a thread of the server's,
+ * until that is destroyed. Before the start. OK; ALREADY: something is shown, or the server was
+ * started; STOPPED, FORKED. */
+enum semel_status sml_server_show(struct semel_server *server,
+                                  void (*show)(struct sml_json *json, void *user), void *user);
+
 #endif

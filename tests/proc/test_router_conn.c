@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Senders that lie, die, or are none. */
+#include <dirent.h>
 #include <sys/resource.h>
 
 #include "proc/router_internal.h"
@@ -452,10 +453,56 @@ static void test_death(void **state)
     close_desk(&desk);
 }
 
+/* Directories of routers in `parent`. */
+static int routers_in(const char *parent)
+{
+    DIR *all = opendir(parent);
+    struct dirent *entry;
+    int count = 0;
+
+    assert_non_null(all);
+    while ((entry = readdir(all)) != NULL)
+        count += strncmp(entry->d_name, "semel-router-", 13) == 0;
+    closedir(all);
+    return count;
+}
+
+/* A process with a router that is killed leaves a directory; the next router removes it, and no
+ * living one's. */
+static void test_left_directory(void **state)
+{
+    char parent[] = "/tmp/semel-routers-XXXXXX";
+    struct semel_router_options options = { .directory = parent };
+    struct desk desk, other;
+    struct box box;
+    pid_t pid;
+
+    (void)state;
+    assert_non_null(mkdtemp(parent));
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        open_desk_with(&desk, options);
+        (void)kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(exit_of(pid), 128 + SIGKILL);
+    assert_int_equal(routers_in(parent), 1);
+    open_desk_with(&desk, options);
+    assert_int_equal(routers_in(parent), 1);
+    open_desk_with(&other, options);
+    assert_int_equal(routers_in(parent), 2);
+    open_box(&box, &desk, 0, NULL);
+    others_go_on(&desk, &box);
+    close_desk(&other);
+    close_desk(&desk);
+    assert_int_equal(rmdir(parent), 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST("a sender of a pipe that is not its own", test_not_its_own),
+        TEST("the directory of a killed router goes", test_left_directory),
         TEST("bytes that are no protocol", test_garbage),
         TEST("more bytes after the end", test_more_after_the_end),
         TEST("a session that is taken over", test_taken_over),

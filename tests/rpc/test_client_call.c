@@ -422,6 +422,7 @@ static void test_too_large_for_server(void **state)
         semel_client_call(client, "echo", semel_bytes(body, SEMEL_BODY_BYTES + 1), NULL, &result),
         SEMEL_NOT_EXECUTED);
     assert_int_equal(result.status, SEMEL_TOO_LARGE);
+    assert_non_null(strstr(result.text, "too large (the server takes at most "));
     semel_result_clear(&result);
     assert_int_equal(semel_client_start(client, "echo", semel_bytes(body, SEMEL_BODY_BYTES + 1),
                                         NULL, note, &seen, NULL),

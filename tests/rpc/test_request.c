@@ -102,6 +102,33 @@ static void test_look(void **state)
     rig_end(rig);
 }
 
+/* --- handing on ---------------------------------------------------------------------------- */
+
+static void hand_on_in_vain(struct semel_request *request, void *user)
+{
+    (void)user;
+    REQUIRE(semel_request_not_executed(request, SEMEL_OK, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_not_executed(request, SEMEL_FAILED, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_not_executed(request, (enum semel_status)9999, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_not_executed(request, SEMEL_NO_WORKERS, "all are gone") == SEMEL_OK);
+    REQUIRE(semel_request_not_executed(request, SEMEL_NO_WORKERS, NULL) == SEMEL_ALREADY);
+    REQUIRE(semel_request_not_executed(NULL, SEMEL_NO_WORKERS, NULL) == SEMEL_INVALID);
+}
+
+static void what_nobody_ran_is_not_executed(void **state)
+{
+    struct rig *rig = rig_make(NULL);
+    struct semel_result result;
+
+    (void)state;
+    rig_export(rig, "on", hand_on_in_vain, NULL, NULL);
+    rig_go(rig);
+    result = expect(rig->client, "on", "x", NULL, SEMEL_NOT_EXECUTED, SEMEL_NO_WORKERS);
+    assert_non_null(strstr(result.text, "all are gone"));
+    semel_result_clear(&result);
+    rig_end(rig);
+}
+
 /* --- keys ---------------------------------------------------------------------------------- */
 
 static void show_key(struct semel_request *request, void *user)
@@ -807,6 +834,8 @@ static void test_failure_stored(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST("what nobody ran is not executed, in its handler's words",
+             what_nobody_ran_is_not_executed),
         TEST("M3 remote error", test_remote_error),
         TEST("a handler sees what was called, by whom and with what", test_look),
         TEST("a key names a call wherever it comes to", test_keys),

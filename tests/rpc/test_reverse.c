@@ -53,7 +53,7 @@ static void test_refused(void **state)
     struct semel_method_options unused[] = {
         { .max_run_ms = 1 },       { .on_crash = SEMEL_CRASH_RERUN }, { .resolve = on_echo },
         { .resolve_user = &lent }, { .takes_items = true },           { .tells_start = true },
-        { .forcible = true },      { .describe = "echoes" },
+        { .forcible = true },      { .gives_items = true },           { .describe = "echoes" },
     };
     struct semel_client *client;
     struct seen seen = { 0 };

@@ -30,7 +30,11 @@ static void names_are_refused_at_export(void **state)
 static void methods_and_what_they_are(void **state)
 {
     struct semel_method_options options = {
-        .kind = SEMEL_IDEMPOTENT, .limit = 3, .max_run_ms = 250, .describe = "Says \"it\" again."
+        .kind = SEMEL_IDEMPOTENT,
+        .limit = 3,
+        .max_run_ms = 250,
+        .gives_items = true,
+        .describe = "Says \"it\" again.",
     };
     struct rig *rig = rig_make(NULL);
     char *text;
@@ -41,16 +45,21 @@ static void methods_and_what_they_are(void **state)
     rig_go(rig);
     text = ask(rig->client, "semel.methods", "");
     expect_words(text, "{\"name\":\"echo\",\"kind\":\"idempotent\",\"limit\":3,\"max_run_ms\":250,"
-                       "\"reserved\":false,\"describe\":\"Says \\u0022it\\u0022 again.\"}");
+                       "\"takes_items\":false,\"gives_items\":true,\"reserved\":false,"
+                       "\"describe\":\"Says \\u0022it\\u0022 again.\"}");
     expect_words(text, "{\"name\":\"plain\",\"kind\":\"once\",\"on_crash\":\"unknown\","
-                       "\"reserved\":false}");
+                       "\"takes_items\":false,\"gives_items\":false,\"reserved\":false}");
     expect_words(text, "\"left_off\":0");
     for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
         expect_words(text, reserved[i]);
     free(text);
     text = ask(rig->client, "semel.describe", "plain");
     assert_string_equal(text, "{\"name\":\"plain\",\"kind\":\"once\",\"on_crash\":\"unknown\","
+                              "\"takes_items\":false,\"gives_items\":false,"
                               "\"reserved\":false}");
+    free(text);
+    text = ask(rig->client, "semel.describe", "semel.reverse");
+    expect_words(text, "\"takes_items\":true,\"gives_items\":true,\"reserved\":true");
     free(text);
     text = ask(rig->client, "semel.describe", "semel.cancel");
     expect_words(text, "\"reserved\":true,\"describe\":\"");

@@ -194,16 +194,40 @@ static void carriers_are_not_counted(void **state)
     rig_end(rig);
 }
 
-/* The body limit holds for them, too. */
+static void reply_long(struct semel_request *request, void *user)
+{
+    char body[201] = "";
+
+    (void)user;
+    REQUIRE(semel_request_reply(request, body, sizeof body) == SEMEL_TOO_LARGE);
+    REQUIRE(semel_request_reply(request, body, 200) == SEMEL_OK);
+}
+
+/* The server's body limit is for what applications send; the caller's own holds for them, too. */
 static void too_large(void **state)
 {
     struct semel_server_options options = { .body_bytes = 200 };
+    struct semel_client_options small = { .body_bytes = 200 };
     struct rig *rig = rig_make(&options);
+    struct semel_client *client;
+    struct semel_result result;
+    char *text;
 
     (void)state;
+    rig_export(rig, "long", reply_long, NULL, NULL);
     rig_go(rig);
-    ask_in_vain(rig->client, "semel.counters", "", SEMEL_TOO_LARGE, "too large");
-    free(ask(rig->client, "semel.calls", ""));
+    client = rig_connect(rig, &small);
+    for (int i = 0; i < 2; i++) {
+        text = ask(rig->client, i ? "semel.counters" : "semel.methods", "");
+        assert_true(strlen(text) > 200);
+        free(text);
+    }
+    ask_in_vain(client, "semel.counters", "", SEMEL_TOO_LARGE, "too large");
+    free(ask(client, "semel.calls", ""));
+    result = expect(client, "long", "", NULL, SEMEL_VALUE, SEMEL_OK);
+    assert_int_equal(result.body.size, 200);
+    semel_result_clear(&result);
+    assert_int_equal(semel_client_destroy(client), SEMEL_OK);
     rig_end(rig);
 }
 

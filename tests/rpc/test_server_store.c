@@ -88,6 +88,7 @@ static void test_exports(void **state)
     struct semel_method_options idle = { .resolve = resolve_nothing };
     struct semel_method_options both = { .kind = SEMEL_IDEMPOTENT, .on_crash = SEMEL_CRASH_RERUN };
     struct semel_method_options beyond = { .on_crash = (enum semel_on_crash)3 };
+    struct semel_method_options gives = { .gives_items = true };
     struct rig *rig = rig_make(NULL);
 
     (void)state;
@@ -98,6 +99,7 @@ static void test_exports(void **state)
     assert_int_equal(try_export(bank, beyond), SEMEL_INVALID);
     assert_int_equal(try_transactional(bank, idempotent), SEMEL_INVALID);
     assert_int_equal(try_transactional(bank, again), SEMEL_INVALID);
+    assert_int_equal(try_transactional(bank, gives), SEMEL_INVALID);
     assert_int_equal(semel_server_export_transactional(bank->rig->server, "y", NULL, NULL, NULL),
                      SEMEL_INVALID);
     assert_int_equal(

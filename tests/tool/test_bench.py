@@ -74,6 +74,11 @@ class Bench(ToolCase):
         self.check(outcome, 1, None, 'no such method')
         self.assertEqual(figures['not_executed'], 10)
 
+    def test_one_call(self):
+        server = self.serve()
+        outcome = semel('bench', server.address, 'echo', '-n', '1')
+        self.assertIn(b'\n1 call in ', b'\n' + outcome.out)
+
     def test_no_connection(self):
         outcome = semel('bench', 'unix:' + self.path('none'), 'echo', '--connect-timeout', '100ms')
         self.check(outcome, 3, b'', self.path('none'))

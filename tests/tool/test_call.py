@@ -34,8 +34,11 @@ class BuiltIns(ToolCase):
         large = os.urandom(5 << 20)
         self.check(self.call('echo', '-', stdin=large), 0, large)
         # The handler ran, and then learned that its caller does not take so much.
-        self.check(self.call('echo', '-', '--body-limit', '1MiB', stdin=large), 1, b'', 'limit')
-        self.check(self.call('echo', '-', stdin=bytes((16 << 20) + 1)), 4, b'', 'too large')
+        self.check(self.call('echo', '-', '--body-limit', '1MiB', stdin=large), 1, b'',
+                   'its reply of 5242880 bytes is larger', "'semel call --body-limit'")
+        self.check(self.call('echo', '-', stdin=bytes((16 << 20) + 1)), 4, b'',
+                   'too large (the server takes at most 16777216 bytes)',
+                   "that limit is 'semel serve --body-limit'")
 
     def test_sum(self):
         self.check(self.call('sum', '1 2\n\t3'), 0, b'6')
@@ -115,6 +118,17 @@ class Connecting(ToolCase):
         outcome = semel('call', address, 'm', '--timeout', '100ms', '-o', 'json')
         self.check(outcome, 3)
         self.assertEqual(json.loads(outcome.out)['outcome'], 'not executed')
+
+    def test_waiting_is_no_failure(self):
+        """What keeps it from connecting is said once, when it gives up; until then with -v."""
+        address = 'unix:' + self.path('nobody')
+        call = self.background('call', address, 'm', '-v', '--connect-timeout', '600s')
+        call.await_line('semel call: cannot connect: ' + address)
+        call.end(signal.SIGINT)
+        for args in (['--connect-timeout', '2s'], []):
+            outcome = semel('call', address, 'm', *args)
+            self.check(outcome, 3, b'', 'not sent: cannot connect: ' + address)
+            self.assertEqual(outcome.err.count('\n'), 1, outcome)
 
     def test_refused(self):
         with socket.socket() as placeholder:

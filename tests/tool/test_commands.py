@@ -168,6 +168,13 @@ class Servers(ToolCase):
         self.check(semel('serve', address), 3, b'', address, 'address in use')
         self.check(semel('call', server.address, 'echo', 'x'), 0, b'x')
 
+    def test_a_directory_that_is_not_there(self):
+        address = 'unix:' + self.path('none/s')
+        outcome = semel('serve', address)
+        self.assertEqual((outcome.code, outcome.err.split('\n')), (2, [
+            f'semel serve: cannot listen: {address}: no such directory', '']))
+        self.check(semel('serve', 'nix:/x'), 2, b'', 'write unix:/path')
+
     def test_socket_of_a_dead_server_is_replaced(self):
         server = self.serve(clean=False)
         server.end(signal.SIGKILL)
@@ -237,7 +244,8 @@ class Servers(ToolCase):
         self.assertEqual(outcome.err, '')
         loud = self.serve('-v', name='v', clean=False)
         self.check(semel('call', loud.address, 'echo', 'x'), 0, b'x')
-        self.check(loud.end(signal.SIGTERM), 0, b'', '1 calls: 1 values')
+        self.check(loud.end(signal.SIGTERM), 0, b'',
+                   'calls 1: values 1, failures 0, not executed 0, unknown 0')
 
 
 if __name__ == '__main__':

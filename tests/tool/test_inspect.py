@@ -5,6 +5,8 @@
 import json
 import os
 import signal
+import socket
+import threading
 
 from toolkit import TOOL, ToolCase, main, needs_jansson, needs_stores, semel, subprocess, unittest
 
@@ -29,6 +31,37 @@ class Looking(ToolCase):
         return server, running, waiting, [line['id'] for line in self.lines('ps', server.address)]
 
 
+def rewriting(case, server, words):
+    """An address before the server's, where words of the server are replaced by others as long."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(case.path('older'))
+    listener.listen()
+    case.addCleanup(listener.close)
+
+    def pump(source, sink, words):
+        while data := source.recv(1 << 20):
+            for old, new in words.items():
+                data = data.replace(old, new)
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+    def accept():
+        while True:
+            try:
+                near = listener.accept()[0]
+            except OSError:
+                return
+            case.addCleanup(near.close)
+            far = socket.socket(socket.AF_UNIX)
+            case.addCleanup(far.close)
+            far.connect(server.address[len('unix:'):])
+            for ends in ((near, far, {}), (far, near, words)):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return 'unix:' + case.path('older')
+
+
 @needs_jansson
 class Methods(Looking):
     def test_list(self):
@@ -38,13 +71,15 @@ class Methods(Looking):
         outcome = semel('list', server.address)
         self.check(outcome, 0)
         lines = outcome.out.decode().split('\n')
-        self.assertEqual(lines[0].split(), ['METHOD', 'KIND', 'LIMIT', 'MAX-RUN', 'DESCRIPTION'])
-        self.assertEqual(lines[1].split(), ['a', 'once', '3', '1.5s', 'Does', 'it,'])
-        self.assertEqual(lines[2].split(), ['b', 'idempotent', '-', '-', '\\x1b[1mbold'])
+        self.assertEqual(lines[0].split(), ['METHOD', 'KIND', 'STREAMS', 'LIMIT', 'MAX-RUN',
+                                            'DESCRIPTION'])
+        self.assertEqual(lines[1].split(), ['a', 'once', '-', '3', '1.5s', 'Does', 'it,'])
+        self.assertEqual(lines[2].split(), ['b', 'idempotent', '-', '-', '-', '\\x1b[1mbold'])
         self.assertEqual(lines[3:], [''])
         self.assertEqual(self.lines('list', server.address)[0],
                          {'name': 'a', 'kind': 'once', 'on_crash': 'unknown', 'limit': 3,
-                          'max_run_ms': 1500, 'reserved': False,
+                          'max_run_ms': 1500, 'takes_items': False, 'gives_items': False,
+                          'reserved': False,
                           'describe': 'Does it,\nat once.'})
         names = [line['name'] for line in self.lines('list', server.address, '--all')]
         self.assertEqual(names, ['a', 'b', 'semel.calls', 'semel.cancel', 'semel.counters',
@@ -58,7 +93,34 @@ class Methods(Looking):
                    b'  limit: 2 at once\n')
         found, = self.lines('describe', server.address, 'semel.calls')
         self.assertTrue(found['reserved'])
-        self.check(semel('describe', server.address, 'b'), 8, b'', 'no such method')
+        self.check(semel('describe', server.address, 'b'), 8, b'',
+                   f'semel describe: {server.address}: no such method: b\n')
+
+    def test_streams(self):
+        server = self.serve('a=true', 'b=cat', '--stream', 'b')
+        lines = semel('list', server.address, '--all').out.decode().split('\n')
+        streams = {line.split()[0]: line.split()[2] for line in lines[1:-1]}
+        self.assertEqual([streams[name] for name in ('a', 'b', 'semel.calls', 'semel.reverse')],
+                         ['-', 'both', '-', 'both'])
+        found = {line['name']: (line['takes_items'], line['gives_items'])
+                 for line in self.lines('list', server.address)}
+        self.assertEqual(found, {'a': (False, False), 'b': (True, True)})
+        words = b'  takes a stream: its callers may send items\n' \
+                b'  gives a stream: it sends items before its reply\n'
+        self.assertIn(words, semel('describe', server.address, 'b').out)
+        self.assertNotIn(b'stream', semel('describe', server.address, 'a').out)
+
+    def test_a_server_that_says_nothing_of_streams(self):
+        server = self.serve('a=true', 'b=cat', '--stream', 'b')
+        older = rewriting(self, server, {b'"takes_items"': b'"tokes_items"',
+                                         b'"gives_items"': b'"goves_items"'})
+        outcome = semel('list', older)
+        self.check(outcome, 0)
+        self.assertEqual([line.split()[:3] for line in outcome.out.decode().split('\n')[1:-1]],
+                         [['a', 'once', '?'], ['b', 'once', '?']])
+        outcome = semel('describe', older, 'b')
+        self.check(outcome, 0)
+        self.assertNotIn(b'stream', outcome.out)
 
     @needs_stores
     def test_kinds(self):
@@ -92,6 +154,58 @@ class Methods(Looking):
                                       stderr=subprocess.PIPE, check=False)
             self.assertEqual(done.returncode, 1)
             self.assertIn(b'could not be written', done.stderr)
+
+
+    def test_the_body_limit_is_not_for_the_list(self):
+        server = self.serve('a=cat', '--body-limit', '64')
+        self.assertEqual([line['name'] for line in self.lines('list', server.address)], ['a'])
+        self.assertEqual(self.lines('ps', server.address), [])
+        self.check(semel('call', server.address, 'a', 'x' * 65), 4, b'')
+
+
+@needs_jansson
+class Processes(Looking):
+    def processes(self, server):
+        return self.lines('ps', server.address, '--processes')
+
+    def test_ps(self):
+        server = self.serve('--procs', '2', 'nap=exec sleep 500', 'die=kill -9 $PPID',
+                            '--kill-after', '0s')
+        self.wait_until(lambda: [p['state'] for p in self.processes(server)] == ['ready'] * 2,
+                        'they never came up')
+        first, second = self.processes(server)
+        self.assertEqual([first['place'], second['place']], [0, 1])
+        self.assertEqual((first['running'], first['calls'], first['restarts']), (0, 0, 0))
+        call = self.calling(server.address, 'nap', '--timeout', '500s')
+        self.wait_until(lambda: sorted(p['running'] for p in self.processes(server)) == [0, 1],
+                        'it never ran')
+        busy = next(p['pid'] for p in self.processes(server) if p['running'])
+        self.check(semel('call', server.address, 'die'), 5)
+        self.wait_until(lambda: [p['state'] for p in self.processes(server)] == ['ready'] * 2,
+                        'none came after it')
+        died, = [p for p in self.processes(server) if p['pid'] != busy]
+        old, = {first['pid'], second['pid']} - {busy}
+        self.assertEqual((died['restarts'], died['last_pid'], died['last_exit']),
+                         (1, old, 'was killed by signal 9 (SIGKILL)'))
+        lines = semel('ps', server.address, '--processes').out.decode().split('\n')
+        self.assertEqual(lines[0].split(), ['PLACE', 'PID', 'STATE', 'RUNNING', 'CALLS',
+                                            'RESTARTS', 'AGE', 'LAST-END'])
+        line = lines[1 + died['place']].split()
+        self.assertEqual(line[:3], [str(died['place']), str(died['pid']), 'ready'])
+        self.assertEqual((line[3], line[5]), ('0', '1'))
+        self.assertIn('was killed by signal 9 (SIGKILL)', lines[1 + died['place']])
+        call.end(signal.SIGINT)
+
+    def test_top(self):
+        server = self.serve('--procs', '2', 'a=true')
+        sample, = self.lines('top', server.address, '--interval', '10ms')
+        self.assertEqual([p['place'] for p in sample['processes']], [0, 1])
+
+    def test_none(self):
+        server = self.serve()
+        self.check(semel('ps', server.address, '--processes'), 0, b'', 'do not run in worker')
+        sample, = self.lines('top', server.address, '--interval', '10ms')
+        self.assertNotIn('processes', sample)
 
 
 @needs_jansson

@@ -140,8 +140,29 @@ class Procs(ToolCase):
         server = self.serve('--program', '/bin/true', '--procs', '1', 'name')
         server.await_line('never said hello on descriptor 3')
         outcome = self.call('name', '', '--timeout', '300ms')
-        self.check(outcome, 1, b'', 'nothing was done: no worker process is ready: process ',
+        self.check(outcome, 4, b'', 'not executed: no worker process is left: process ',
                    'exited with code 0, and had never said hello on descriptor 3')
+
+    def test_what_no_worker_began_is_not_executed(self):
+        """One dies without having read the call, and none comes after it."""
+        program = self.path('program')
+        with open(program, 'w', encoding='utf-8') as file:
+            file.write(f'#!/bin/sh\ntest -e {self.path("over")} && exit 7\n'
+                       f'exec {TOOL} serve fd:3 name=true\n')
+        os.chmod(program, 0o755)
+        server = self.serve('--program', program, '--procs', '1', 'name', 'other')
+        self.check(self.call('name'), 0)
+        self.check(self.call('other'), 8, b'', 'not executed: no such method')
+        worker, = children_of(server.popen.pid)
+        os.kill(worker, signal.SIGSTOP)
+        with open(self.path('over'), 'w', encoding='utf-8'):
+            pass
+        call = self.background('call', self.address, 'name', '--timeout', '2s', '-o', 'json')
+        self.wait_until(lambda: self.states() == ['running'], 'it never began')
+        os.kill(worker, signal.SIGKILL)
+        outcome = call.end()
+        self.assertEqual(outcome.json()['outcome'], 'not executed', outcome)
+        self.assertEqual(outcome.code, 4, outcome)
 
     def test_force(self):
         """The worker that has the call is killed, also if it was asked to stop before."""
@@ -174,8 +195,7 @@ class Procs(ToolCase):
         self.check(self.call('up', 'abc'), 0, b'ABC')
         self.assertIn(int(self.call('pid').out), children_of(server.popen.pid))
         outcome = self.call('none')
-        self.assertEqual(outcome.code, 1)
-        self.assertIn('nothing was done', outcome.err)
+        self.check(outcome, 8, b'', 'not executed: no such method')
         self.assertEqual(server.end(signal.SIGTERM).code, 0)
 
     def test_there_are_no_streams(self):

@@ -66,6 +66,8 @@ static void test_bar(void **state)
 {
     (void)state;
     assert_string_equal(drawn("0", 80), "[                              ]   0 % 0");
+    assert_string_equal(drawn("50%", 80), "[###############               ]  50 %");
+    assert_string_equal(drawn(" 99.5 %", 80), "[############################# ]  99 %");
     assert_string_equal(drawn("1/2", 80), "[###############               ]  50 % 1/2");
     assert_string_equal(drawn("299/300", 80), "[############################# ]  99 % 299/300");
     assert_string_equal(drawn("1", 80), "[##############################] 100 % 1");

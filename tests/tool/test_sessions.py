@@ -119,7 +119,8 @@ class Sessions(ToolCase):
         outcome = self.sessions('forget', first)
         self.check(outcome, 3, b'', 'in use', f'process {server.popen.pid}')
         server.end(signal.SIGTERM)
-        self.check(self.sessions('forget', first[:31]), 0, b'', 'forgot session ' + first)
+        self.check(self.sessions('forget', first[:31]), 0, b'',
+                   'forgot session ' + first + ' and its 1 call\n')
         self.check(self.sessions('forget', first), 1, b'', 'no session ' + first)
         self.check(self.sessions('show', first), 1, b'', 'no session ' + first)
         self.assertEqual([line['session'] for line in self.lines()], [second])

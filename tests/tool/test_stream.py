@@ -143,7 +143,8 @@ class Items(Streams):
             self.check(semel('call', 'unix:/nowhere', 'm', *args), 2, b'')
         for args in (['--stream', 'nix'], ['--stream', 'm=0'], ['--stream', 'm=x']):
             self.check(semel('serve', 'unix:/nowhere', 'm=true', *args), 2, b'')
-        self.check(semel('serve', 'unix:/nowhere', '--stream', 'echo'), 2, b'', 'not a command')
+        self.check(semel('serve', 'unix:/nowhere', '--stream', 'echo'), 2, b'',
+                   'echo is built in; only commands')
 
 
 class Sending(Streams):

@@ -117,6 +117,21 @@ class Screen(Loaded):
         load.end(signal.SIGINT)
         server.end(signal.SIGTERM)
 
+    def test_worker_processes(self):
+        server = self.serve('--procs', '2', 'nap=exec sleep 500', '--kill-after', '0s')
+        call = self.calling(server.address, 'nap', '--timeout', '500s')
+        terminal = self.top(server)
+        terminal.wait_for(lambda text: re.search(r'^workers +(#\.|\.#) *$', text, re.M),
+                          'one that has a call')
+        terminal.type(b'3')
+        terminal.wait_for(lambda text: re.search(r'^PID +STATE +RUNNING +CALLS +RESTARTS', text,
+                                                 re.M), 'the page of processes')
+        terminal.wait_for(lambda text: sorted(re.findall(r'^\d+ +ready +(\d)', text, re.M)) ==
+                          ['0', '1'], 'two processes, one with a call')
+        terminal.type(b'q')
+        self.ends_well(terminal)
+        call.end(signal.SIGINT)
+
     def test_terminals_are_given_back(self):
         server = self.serve()
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

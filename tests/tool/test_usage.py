@@ -77,6 +77,12 @@ class Usage(ToolCase):
         self.refused(['serve'], 'address')
         self.refused(['serve', 'unix:/x', 'noequals'], 'NAME=COMMAND')
         self.refused(['serve', 'unix:/x', '=command'], 'NAME=COMMAND')
+        self.refused(['serve', 'unix:/x', 'a=true', 'b=true', 'a=cat'], "two methods 'a'")
+        self.refused(['serve', 'unix:/x', 'x=cat', '--stream', 'x', '--sql', 'x=SELECT 1'],
+                     "two methods 'x'")
+        self.refused(['serve', 'unix:/x', '--program', './p', 'a', 'a'], "two methods 'a'")
+        self.refused(['serve', 'unix:/x', '--stream', 'x', '--sql', 'x=SELECT 1'],
+                     'x is SQL; only commands, NAME=COMMAND, have streams')
         self.refused(['bench', 'unix:/x'], 'method')
         self.refused(['serve', 'unix:/x', '--inspect', 'some'], 'all, own or none')
         self.refused(['serve', 'unix:/x', '--describe', 'nix=x'], "no method 'nix'")

@@ -32,7 +32,8 @@ _semel() {
             --body-limit --stream --raw --progress --send --chunk'
         ;;
     list) options='--all --timeout --connect-timeout' ;;
-    describe | ps) options='--timeout --connect-timeout' ;;
+    describe) options='--timeout --connect-timeout' ;;
+    ps) options='--processes --timeout --connect-timeout' ;;
     cancel) options='--force --timeout --connect-timeout' ;;
     top) options='--interval --timeout --connect-timeout' ;;
     trigger) options='--timeout --connect-timeout' ;;
