@@ -118,6 +118,7 @@ static enum semel_status make_lane(struct lanes *lanes, const char *address, str
     if (lane == NULL)
         return SEMEL_NO_MEMORY;
     options.heartbeat_ms = -1; /* a loop may be busy for long, and is no less there */
+    options.handshake_ms = INT32_MAX;
     options.give_up_ms = -1;
     options.cancel_grace_ms = -1;
     (void)snprintf(lane->address, sizeof lane->address, "%s", address);

@@ -53,6 +53,27 @@ static void test_states(void **state)
     close_desk(&desk);
 }
 
+/* --- a loop that is busy --------------------------------------------------------------------- */
+
+/* For longer than servers may take to greet: nothing is lost by that. */
+static void test_busy_loop(void **state)
+{
+    struct box box;
+    struct desk desk;
+
+    (void)state;
+    open_desk(&desk);
+    open_box(&box, &desk, 3, NULL);
+    box.wanted = 10;
+    assert_int_equal(semel_sender_start(box.sender), SEMEL_OK);
+    for (uint32_t i = 0; i < 10; i++)
+        assert_int_equal(post(box.sender, 3, i, 64, -1), SEMEL_OK);
+    kit_sleep_ms(SEMEL_HANDSHAKE_MS + 500);
+    assert_true(serve(&desk, has_all, &box, 60));
+    semel_sender_destroy(box.sender);
+    close_desk(&desk);
+}
+
 /* --- forks ----------------------------------------------------------------------------------- */
 
 /* A sanitizer has locks of its own, and none lets a child of many threads begin others. */
@@ -136,6 +157,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST("R3 state errors", test_states),
+        TEST("a router whose loop is busy for long greets late", test_busy_loop),
         TEST("forked while senders start", test_forks),
     };
 
