@@ -287,6 +287,8 @@ static const char *words_of(enum semel_status over)
         return "its handler returned without finishing it";
     case SEMEL_EXPIRED: /* as a status it says that nothing began */
         return "its deadline passed while it ran, what it had done was undone";
+    case SEMEL_CANCELLED: /* the caller may have done so for its deadline */
+        return "it was cancelled while it ran, what it had done was undone";
     default:
         return semel_status_text(over);
     }

@@ -469,10 +469,8 @@ static void complete_with(struct sml_caller *caller, struct sml_call *call,
                           struct sml_verdict verdict, bool proven)
 {
     if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
-        call->cancel_wanted && !call->cancelled_by_user) {
+        call->cancel_wanted && !call->cancelled_by_user)
         verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
-        verdict.text = semel_bytes("", 0);
-    }
     sml_caller_complete(caller, call, &verdict, proven);
     if (SML_BUG(ACK_EARLY))
         sml_caller_accept(caller, call, 0);

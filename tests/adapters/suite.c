@@ -302,12 +302,18 @@ struct hand_over {
     struct semel_timer *victim;
 };
 
-static void cancel_victim(void *user)
+/* All in one callback: a timer that is due is gone, however late the next one is. */
+static void cancel_and_arm(void *user)
 {
     struct hand_over *hand_over = user;
+    struct world *world = hand_over->world;
+    struct semel_timer *brief;
 
     ok(semel_timer_cancel(hand_over->victim));
-    called(hand_over->world);
+    ok(semel_loop_timer(world->loop, 5, called, world, &brief));
+    ok(semel_timer_cancel(brief));
+    ok(semel_loop_timer(world->loop, 20, quit, world, NULL));
+    called(world);
 }
 
 /* In a callback of the host's, out of any dispatch. */
@@ -318,9 +324,8 @@ static void timers_are_cancelled_and_armed_by_the_host(void **state)
 
     (void)state;
     world_open(&world);
-    ok(semel_loop_timer(world.loop, 60, called, &world, &hand_over.victim));
-    ops->after(world.host, 1, cancel_victim, &hand_over);
-    ops->after(world.host, 100, quit, &world);
+    ok(semel_loop_timer(world.loop, 60000, called, &world, &hand_over.victim));
+    ops->after(world.host, 1, cancel_and_arm, &hand_over);
     ops->run(world.host);
     assert_int_equal(world.calls, 1);
     world_close(&world);

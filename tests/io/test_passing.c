@@ -8,13 +8,14 @@
 #include "io/passing.h"
 
 struct way {
-    char path[64];
+    char directory[64], path[72];
     int listener, from, to;
 };
 
 static void open_way(struct way *way)
 {
-    (void)snprintf(way->path, sizeof way->path, "/tmp/semel-test-passing.%d", (int)getpid());
+    kit_directory(way->directory, sizeof way->directory);
+    (void)snprintf(way->path, sizeof way->path, "%s/s", way->directory);
     assert_int_equal(sml_passing_listen(way->path, &way->listener), SEMEL_OK);
     assert_int_equal(sml_passing_accept(way->listener), -1); /* nobody waits */
     assert_int_equal(sml_passing_connect(way->path, &way->from), SEMEL_OK);
@@ -27,6 +28,7 @@ static void close_way(struct way *way)
     sml_passing_close(way->to);
     sml_passing_close(way->listener);
     unlink(way->path);
+    assert_int_equal(rmdir(way->directory), 0);
 }
 
 static void descriptors_arrive(void **state)
@@ -77,8 +79,9 @@ static void bounds_and_ends(void **state)
     path[199] = '\0';
     assert_int_equal(sml_passing_listen(path, &fd), SEMEL_BAD_ADDRESS);
     assert_int_equal(sml_passing_connect(path, &fd), SEMEL_BAD_ADDRESS);
-    assert_int_equal(sml_passing_connect("/tmp/semel-not-there", &fd), SEMEL_PEER_DIED);
     open_way(&way);
+    (void)snprintf(path, sizeof path, "%s/not-there", way.directory);
+    assert_int_equal(sml_passing_connect(path, &fd), SEMEL_PEER_DIED);
     for (int i = 0; i < 100000 && status == SEMEL_OK; i++)
         status = sml_passing_send(way.from, "12345678", 8, way.listener);
     assert_int_equal(status, SEMEL_WOULD_BLOCK); /* nobody reads */

@@ -9,12 +9,13 @@
 
 static void one_of_ones_own(void **state)
 {
-    char path[64], file[80];
+    char own[64], path[72], file[80];
     struct stat what;
     int fd;
 
     (void)state;
-    (void)snprintf(path, sizeof path, "/tmp/semel-test-directory.%d", (int)getpid());
+    kit_directory(own, sizeof own);
+    (void)snprintf(path, sizeof path, "%s/d", own);
     (void)snprintf(file, sizeof file, "%s/file", path);
     assert_true(sml_directory_make(path));
     assert_int_equal(stat(path, &what), 0);
@@ -28,6 +29,7 @@ static void one_of_ones_own(void **state)
     assert_int_equal(unlink(file), 0);
     sml_directory_remove(path);
     assert_int_equal(stat(path, &what), -1);
+    assert_int_equal(rmdir(own), 0);
 }
 
 int main(void)

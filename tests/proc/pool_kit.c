@@ -2,6 +2,7 @@
 #include "proc/pool_kit.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -60,6 +61,40 @@ static void square(struct semel_request *request, void *user)
 static void nap(struct semel_request *request, void *user)
 {
     kit_sleep_ms((int)number_of(request));
+    echo(request, user);
+}
+
+/* The names of a gate: DIRECTORY/inside, DIRECTORY/open. */
+struct gate_name {
+    char text[96];
+};
+
+static struct gate_name name_in(const char *directory, int size, const char *name)
+{
+    struct gate_name of;
+
+    snprintf(of.text, sizeof of.text, "%.*s/%s", size, directory, name);
+    return of;
+}
+
+static void make_file(const char *path)
+{
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        abort();
+    close(fd);
+}
+
+static void wait_at_gate(struct semel_request *request, void *user)
+{
+    struct semel_bytes body = semel_request_body(request);
+    struct gate_name inside = name_in(body.data, (int)body.size, "inside");
+    struct gate_name opened = name_in(body.data, (int)body.size, "open");
+
+    make_file(inside.text);
+    while (access(opened.text, F_OK) != 0)
+        kit_sleep_ms(1);
     echo(request, user);
 }
 
@@ -220,6 +255,8 @@ enum semel_status pool_kit_set_up(struct semel_server *server, void *user)
     enum semel_status status = semel_server_export(server, "nap", nap, NULL, &again);
 
     (void)user;
+    if (status == SEMEL_OK)
+        status = semel_server_export(server, "gate", wait_at_gate, NULL, &again);
     for (size_t i = 0; status == SEMEL_OK && i < sizeof methods / sizeof methods[0]; i++)
         status = semel_server_export(server, methods[i].name, methods[i].handler, NULL, NULL);
     return status;
@@ -265,6 +302,36 @@ long pool_kit_number(struct semel_pool *pool, const char *method, const char *bo
 
     pool_kit_text(pool, method, body, text, sizeof text);
     return strtol(text, NULL, 10);
+}
+
+void pool_kit_gate_make(struct pool_kit_gate *gate)
+{
+    snprintf(gate->directory, sizeof gate->directory, "/tmp/semel-gate-XXXXXX");
+    assert_non_null(mkdtemp(gate->directory));
+}
+
+static bool somebody_inside(void *arg)
+{
+    const struct pool_kit_gate *gate = arg;
+
+    return access(name_in(gate->directory, 64, "inside").text, F_OK) == 0;
+}
+
+void pool_kit_gate_await(struct pool_kit_gate *gate)
+{
+    assert_true(kit_eventually(somebody_inside, gate, 60));
+}
+
+void pool_kit_gate_open(const struct pool_kit_gate *gate)
+{
+    make_file(name_in(gate->directory, 64, "open").text);
+}
+
+void pool_kit_gate_remove(const struct pool_kit_gate *gate)
+{
+    (void)unlink(name_in(gate->directory, 64, "inside").text);
+    (void)unlink(name_in(gate->directory, 64, "open").text);
+    assert_int_equal(rmdir(gate->directory), 0);
 }
 
 /* The state letter and the parent of a process; 0: none. */

@@ -20,6 +20,7 @@
  *   pid               the worker's process id in decimal
  *   square            of the decimal number in its body
  *   nap               sleeps so many milliseconds, then replies the body; idempotent
+ *   gate              stays until the gate is open (see below), then replies the body; idempotent
  *   exit              _exit with that code
  *   raise             that signal, to itself
  *   hang              never ends, takes no notice of being cancelled
@@ -43,6 +44,17 @@ void pool_kit_text(struct semel_pool *pool, const char *method, const char *body
 long pool_kit_number(struct semel_pool *pool, const char *method, const char *body);
 enum semel_outcome pool_kit_call(struct semel_pool *pool, const char *method, const char *body,
                                  struct semel_result *out);
+
+/* A call of `gate` with `directory` as its body runs until the gate is opened. */
+struct pool_kit_gate {
+    char directory[64];
+};
+void pool_kit_gate_make(struct pool_kit_gate *gate);
+/* Wait until a handler is inside: it has begun, and was not only sent. */
+void pool_kit_gate_await(struct pool_kit_gate *gate);
+void pool_kit_gate_open(const struct pool_kit_gate *gate);
+/* Nobody may be inside. */
+void pool_kit_gate_remove(const struct pool_kit_gate *gate);
 
 /* Children of this process, zombies included. */
 int pool_kit_children(void);

@@ -173,10 +173,26 @@ static uint64_t worker_of(struct semel_pool *pool, long pid)
     return 0;
 }
 
-static void *kill_soon(void *pid)
+struct victim {
+    struct semel_pool *pool;
+    long pid;
+};
+
+static bool has_a_call(void *arg)
 {
-    kit_sleep_ms(200);
-    assert_int_equal(kill((pid_t) * (long *)pid, SIGKILL), 0);
+    struct victim *victim = arg;
+    struct semel_worker_info info;
+
+    return semel_pool_list(victim->pool, &info, 1) == 1 && info.in_flight == 1;
+}
+
+static void *kill_with_call(void *arg)
+{
+    struct victim *victim = arg;
+
+    assert_true(kit_eventually(has_a_call, victim, 30));
+    kit_sleep_ms(100); /* it is sent by now, but for that it need not be */
+    assert_int_equal(kill((pid_t)victim->pid, SIGKILL), 0);
     return NULL;
 }
 
@@ -186,71 +202,68 @@ static void test_never_received(void **state)
     struct semel_pool_options options = { .workers = 1 };
     struct semel_pool *pool = pool_kit_make(&options);
     struct semel_pool_counters counters;
-    long first = pool_kit_number(pool, "pid", ""), second;
+    struct victim victim = { pool, pool_kit_number(pool, "pid", "") };
+    long second;
     pthread_t thread;
 
     (void)state;
-    pool_kit_halt(first);
-    assert_int_equal(pthread_create(&thread, NULL, kill_soon, &first), 0);
+    pool_kit_halt(victim.pid);
+    assert_int_equal(pthread_create(&thread, NULL, kill_with_call, &victim), 0);
     second = pool_kit_number(pool, "pid", "");
     assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_not_equal(first, second);
+    assert_int_not_equal(victim.pid, second);
     semel_pool_counters(pool, &counters);
     assert_int_equal(counters.calls_moved, 1);
     assert_int_equal(counters.unknown, 0);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
 }
 
-struct end_of_nap {
+struct visit {
     struct semel_pool *pool;
     struct semel_call_options options;
+    struct pool_kit_gate gate;
     struct semel_result result;
 };
 
-static void *take_nap(void *arg)
+static void *call_gate(void *arg)
 {
-    struct end_of_nap *nap = arg;
+    struct visit *visit = arg;
 
-    (void)semel_pool_call(nap->pool, "nap", semel_bytes_text("700"), &nap->options, &nap->result);
+    (void)semel_pool_call(visit->pool, "gate", semel_bytes_text(visit->gate.directory),
+                          &visit->options, &visit->result);
     return NULL;
 }
 
-static bool one_runs(void *pool)
-{
-    struct semel_worker_info infos[8];
-    size_t count = semel_pool_list(pool, infos, 8);
-
-    return count > 0 && infos[0].in_flight == 1;
-}
-
-static struct semel_result kill_in_nap(bool rerun_ok, struct semel_pool_counters *out)
+static struct semel_result kill_inside(bool rerun_ok, struct semel_pool_counters *out)
 {
     struct semel_pool_options options = { .workers = 1 };
-    struct end_of_nap nap = { .pool = pool_kit_make(&options),
-                              .options = { .rerun_ok = rerun_ok } };
-    long pid = pool_kit_number(nap.pool, "pid", "");
+    struct visit visit = { .pool = pool_kit_make(&options), .options = { .rerun_ok = rerun_ok } };
+    long pid = pool_kit_number(visit.pool, "pid", "");
     pthread_t thread;
 
-    assert_int_equal(pthread_create(&thread, NULL, take_nap, &nap), 0);
-    assert_true(kit_eventually(one_runs, nap.pool, 30));
-    kit_sleep_ms(300); /* it has read the call by now */
-    assert_int_equal(semel_pool_kill(nap.pool, worker_of(nap.pool, pid), true), SEMEL_OK);
+    pool_kit_gate_make(&visit.gate);
+    assert_int_equal(pthread_create(&thread, NULL, call_gate, &visit), 0);
+    pool_kit_gate_await(&visit.gate);
+    assert_int_equal(semel_pool_kill(visit.pool, worker_of(visit.pool, pid), true), SEMEL_OK);
+    assert_true(kit_eventually(is_gone, &pid, 30));
+    pool_kit_gate_open(&visit.gate);
     assert_int_equal(pthread_join(thread, NULL), 0);
-    semel_pool_counters(nap.pool, out);
-    assert_int_equal(semel_pool_destroy(nap.pool), SEMEL_OK);
-    return nap.result;
+    semel_pool_counters(visit.pool, out);
+    assert_int_equal(semel_pool_destroy(visit.pool), SEMEL_OK);
+    pool_kit_gate_remove(&visit.gate);
+    return visit.result;
 }
 
 static void test_rerun(void **state)
 {
     struct semel_pool_counters counters;
-    struct semel_result result = kill_in_nap(true, &counters);
+    struct semel_result result = kill_inside(true, &counters);
 
     (void)state;
     assert_int_equal(result.outcome, SEMEL_VALUE);
     assert_int_equal(counters.calls_rerun, 1);
     semel_result_clear(&result);
-    result = kill_in_nap(false, &counters);
+    result = kill_inside(false, &counters);
     assert_int_equal(result.outcome, SEMEL_UNKNOWN);
     assert_int_equal(result.status, SEMEL_HANDLER_DIED);
     assert_int_equal(counters.calls_rerun, 0);

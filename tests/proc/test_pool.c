@@ -92,11 +92,13 @@ static void test_stop(void **state)
     struct pool_kit_before before = pool_kit_before();
     struct semel_pool *pool = pool_kit_make(&options);
     struct blocked running, waiting;
+    struct pool_kit_gate gate;
     struct semel_result result;
     uint32_t left = 77;
 
     (void)state;
-    begin(&running, pool, "nap", "600");
+    pool_kit_gate_make(&gate);
+    begin(&running, pool, "gate", gate.directory);
     assert_true(kit_eventually(one_runs, pool, 30));
     begin(&waiting, pool, "echo", "x");
     assert_true(kit_eventually(one_waits, pool, 30));
@@ -107,6 +109,7 @@ static void test_stop(void **state)
     assert_int_equal(result.status, SEMEL_STOPPED);
     semel_result_clear(&result);
     assert_int_equal(semel_pool_stop(pool, 0, &left), SEMEL_DEADLINE);
+    pool_kit_gate_open(&gate);
     assert_int_equal(semel_pool_stop(pool, 60000, &left), SEMEL_OK);
     assert_int_equal(left, 0);
     check_blocked(&running, SEMEL_VALUE, SEMEL_OK);
@@ -114,6 +117,7 @@ static void test_stop(void **state)
     assert_int_equal(semel_pool_stop(pool, 0, NULL), SEMEL_OK);
     assert_int_equal(semel_pool_stop(pool, -1, NULL), SEMEL_OK);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
 }
 
 static void test_destroy_while_calls_run(void **state)
@@ -122,17 +126,19 @@ static void test_destroy_while_calls_run(void **state)
     struct pool_kit_before before = pool_kit_before();
     struct semel_pool *pool = pool_kit_make(&options);
     struct blocked running, waiting;
+    struct pool_kit_gate gate;
 
     (void)state;
-    begin(&running, pool, "hang", "");
-    assert_true(kit_eventually(one_runs, pool, 30));
+    pool_kit_gate_make(&gate);
+    begin(&running, pool, "gate", gate.directory);
+    pool_kit_gate_await(&gate);
     begin(&waiting, pool, "echo", "x");
     assert_true(kit_eventually(one_waits, pool, 30));
-    kit_sleep_ms(100);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
     check_blocked(&running, SEMEL_UNKNOWN, SEMEL_STOPPED);
     check_blocked(&waiting, SEMEL_NOT_EXECUTED, SEMEL_STOPPED);
     pool_kit_check_clean(before);
+    pool_kit_gate_remove(&gate);
 }
 
 /* A process of the host's own. */
@@ -207,10 +213,12 @@ static void test_list_and_kill(void **state)
     struct semel_pool *pool = pool_kit_make(&options);
     struct semel_worker_info infos[4];
     struct blocked running;
+    struct pool_kit_gate gate;
 
     (void)state;
+    pool_kit_gate_make(&gate);
     pool_kit_await_ready(pool);
-    begin(&running, pool, "nap", "300");
+    begin(&running, pool, "gate", gate.directory);
     assert_true(kit_eventually(one_runs, pool, 30));
     assert_int_equal(semel_pool_list(pool, infos, 4), 1);
     assert_int_equal(infos[0].in_flight, 1);
@@ -220,12 +228,14 @@ static void test_list_and_kill(void **state)
     assert_string_equal(infos[0].last_exit, "");
     /* Politely: its call comes to its end. */
     assert_int_equal(semel_pool_kill(pool, infos[0].worker, false), SEMEL_OK);
+    pool_kit_gate_open(&gate);
     check_blocked(&running, SEMEL_VALUE, SEMEL_OK);
     assert_true(kit_eventually(is_replaced, pool, 30));
     assert_int_equal(semel_pool_kill(pool, infos[0].worker, true), SEMEL_INVALID);
     assert_int_equal(semel_pool_list(pool, infos, 4), 1);
     assert_string_equal(infos[0].last_exit, "exited with code 0");
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
 }
 
 /* One that does not end by itself is killed on request, by somebody else. */
@@ -235,16 +245,18 @@ static void test_kill_stuck(void **state)
     struct semel_pool *pool = pool_kit_make(&options);
     struct semel_worker_info info;
     struct blocked running;
+    struct pool_kit_gate gate;
 
     (void)state;
-    begin(&running, pool, "hang", "");
-    assert_true(kit_eventually(one_runs, pool, 30));
-    kit_sleep_ms(100);
+    pool_kit_gate_make(&gate);
+    begin(&running, pool, "gate", gate.directory);
+    pool_kit_gate_await(&gate);
     assert_int_equal(semel_pool_list(pool, &info, 1), 1);
     assert_int_equal(semel_pool_kill(pool, info.worker, true), SEMEL_OK);
     check_blocked(&running, SEMEL_UNKNOWN, SEMEL_HANDLER_DIED);
     assert_int_equal(pool_kit_number(pool, "square", "6"), 36);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
 }
 
 int main(int argc, char **argv)

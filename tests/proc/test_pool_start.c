@@ -72,7 +72,9 @@ static bool have_all(void *arg)
 
 static void test_many(void **state)
 {
-    struct semel_pool_options options = { .workers = 2, .calls_per_worker = 4 };
+    struct semel_pool_options options = { .workers = 2,
+                                          .calls_per_worker = 4,
+                                          .deadline_ms = 600000 };
     struct ends ends = { .pool = pool_kit_make(&options) };
     struct semel_pool_counters counters;
 
@@ -92,9 +94,12 @@ static void test_cancel(void **state)
     struct semel_call_options soon = { .deadline_ms = 50 };
     struct ends first = { .pool = pool_kit_make(&options) }, ends = { .pool = first.pool };
     struct semel_job *running, *waiting;
+    struct pool_kit_gate gate;
 
     (void)state;
-    running = start(&first, "nap", "400", NULL);
+    pool_kit_gate_make(&gate);
+    running = start(&first, "gate", gate.directory, NULL);
+    pool_kit_gate_await(&gate);
     waiting = start(&ends, "echo", "x", NULL);
     semel_job_cancel(waiting);
     check_one(&ends, waiting, SEMEL_CANCELLED);
@@ -103,9 +108,11 @@ static void test_cancel(void **state)
     check_one(&ends, waiting, SEMEL_EXPIRED);
     assert_int_equal(atomic_load(&ends.not_executed), 2);
     semel_job_cancel(running); /* the handler takes no notice: it is its word that counts */
+    pool_kit_gate_open(&gate);
     check_one(&first, running, SEMEL_OK);
     assert_int_equal(atomic_load(&first.values), 1);
     assert_int_equal(semel_pool_destroy(first.pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
 }
 
 /* Its worker dies before it has read the call; there is no other, and nobody waits for one. */
@@ -137,8 +144,10 @@ static void test_refused(void **state)
     struct semel_call_options full = { .refuse_when_full = true }, late = { .deadline_ms = -1 };
     struct ends first = { .pool = pool_kit_make(&options) }, ends = { .pool = first.pool };
     struct semel_job *job;
+    struct pool_kit_gate gate;
 
     (void)state;
+    pool_kit_gate_make(&gate);
     pool_kit_await_ready(first.pool);
     assert_int_equal(
         semel_pool_start(first.pool, "", semel_bytes(NULL, 0), NULL, on_done, &ends, NULL),
@@ -146,7 +155,7 @@ static void test_refused(void **state)
     assert_int_equal(
         semel_pool_start(first.pool, "x", semel_bytes(NULL, 0), NULL, NULL, NULL, NULL),
         SEMEL_INVALID);
-    semel_job_unref(start(&first, "nap", "300", NULL));
+    semel_job_unref(start(&first, "gate", gate.directory, NULL));
     assert_int_equal(
         semel_pool_start(first.pool, "x", semel_bytes(NULL, 0), &full, on_done, &ends, NULL),
         SEMEL_OVERLOADED);
@@ -156,8 +165,10 @@ static void test_refused(void **state)
     assert_int_equal(
         semel_pool_start(first.pool, "x", semel_bytes(NULL, 0), NULL, on_done, &ends, NULL),
         SEMEL_OVERLOADED);
+    pool_kit_gate_open(&gate);
     check_one(&ends, job, SEMEL_OK);
     assert_int_equal(semel_pool_destroy(first.pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
 }
 
 static void test_death(void **state)
@@ -220,7 +231,8 @@ static void test_kills(void **state)
                                           .calls_per_worker = 3,
                                           .restart_min_ms = 1,
                                           .restart_max_ms = 1,
-                                          .fast_deaths_max = 100000 };
+                                          .fast_deaths_max = 100000,
+                                          .deadline_ms = 600000 };
     struct ends ends = { .pool = pool_kit_make(&options) };
     struct semel_pool_counters counters;
     struct semel_worker_info infos[8];
@@ -249,12 +261,15 @@ static void test_destroy(void **state)
 {
     struct semel_pool_options options = { .workers = 1, .stop_grace_ms = -1 };
     struct ends ends = { .pool = pool_kit_make(&options) };
+    struct pool_kit_gate gate;
 
     (void)state;
+    pool_kit_gate_make(&gate);
     for (int i = 0; i < 100; i++)
-        semel_job_unref(start(&ends, "hang", "", NULL));
-    kit_sleep_ms(300);
+        semel_job_unref(start(&ends, "gate", gate.directory, NULL));
+    pool_kit_gate_await(&gate);
     assert_int_equal(semel_pool_destroy(ends.pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
     assert_int_equal(atomic_load(&ends.all), 100);
     assert_int_equal(atomic_load(&ends.unknown), 1);
     assert_int_equal(atomic_load(&ends.status), SEMEL_STOPPED);

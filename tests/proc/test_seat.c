@@ -106,7 +106,8 @@ static void test_deadline(void **state)
     (void)state;
     pool_kit_await_ready(pool);
     assert_true(ask(pool, &first, SML_NEVER));
-    assert_false(ask(pool, &late, sml_clock_now() + 20 * SML_MS));
+    assert_false(
+        ask(pool, &late, sml_clock_now() + 500 * SML_MS)); /* not over before it is asked */
     assert_true(kit_eventually(was_told, &late, 30));
     assert_null(late.seat.worker);
     assert_int_equal(late.seat.status, SEMEL_EXPIRED);
@@ -145,14 +146,18 @@ static void test_abandoned(void **state)
 {
     struct semel_pool_options options = { .workers = 1, .cancel_grace_ms = 20 };
     struct semel_call_options soon = { .deadline_ms = 50 };
+    struct semel_call_options later = { .deadline_ms = 1000 }; /* it has begun by then */
     struct semel_pool *pool = pool_kit_make(&options);
     struct semel_worker_info info;
     struct semel_result result;
+    struct pool_kit_gate gate;
 
     (void)state;
+    pool_kit_gate_make(&gate);
     pool_kit_await_ready(pool);
-    assert_int_equal(semel_pool_call(pool, "nap", semel_bytes_text("1500"), &soon, &result),
-                     SEMEL_UNKNOWN);
+    assert_int_equal(
+        semel_pool_call(pool, "gate", semel_bytes_text(gate.directory), &later, &result),
+        SEMEL_UNKNOWN);
     assert_int_equal(result.status, SEMEL_DEADLINE);
     semel_result_clear(&result);
     assert_int_equal(semel_pool_list(pool, &info, 1), 1);
@@ -162,9 +167,11 @@ static void test_abandoned(void **state)
                      SEMEL_NOT_EXECUTED);
     assert_int_equal(result.status, SEMEL_EXPIRED);
     semel_result_clear(&result);
+    pool_kit_gate_open(&gate);
     assert_true(kit_eventually(is_free_again, pool, 30));
     assert_int_equal(pool_kit_number(pool, "square", "3"), 9);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);
+    pool_kit_gate_remove(&gate);
 }
 
 int main(int argc, char **argv)

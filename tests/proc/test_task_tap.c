@@ -119,15 +119,18 @@ static void test_two_at_one(void **state)
 {
     struct site site;
     struct semel_pool *pool = open_shared(&site, 1, 4);
-    uint64_t end = kit_now_ms() + 60000, before, after = 0;
+    uint64_t end = kit_now_ms() + 60000, before, reads = 0;
 
     (void)state;
     warm_up(&site, 20);
-    before = read_elsewhere(client_of(pool, 0));
-    while (after < before + 20) {
+    while (reads < 20) {
         struct watcher both[2] = { { 0 }, { 0 } };
 
         assert_true(kit_now_ms() < end);
+        /* A loop that does not come for a tick loses its part: lone tasks give it back. */
+        before = read_elsewhere(client_of(pool, 0));
+        warm_up(&site, before + 1);
+        before = read_elsewhere(client_of(pool, 0));
         kit_submit(&site, &both[0], "count", "3");
         kit_submit(&site, &both[1], "count", "2");
         kit_run_until(&site, both_done, both);
@@ -135,7 +138,7 @@ static void test_two_at_one(void **state)
         assert_string_equal(both[1].log, "executing item 0 item 1 completed");
         kit_forget(&both[0]);
         kit_forget(&both[1]);
-        after = read_elsewhere(client_of(pool, 0));
+        reads += read_elsewhere(client_of(pool, 0)) - before;
     }
     kit_close(&site);
     assert_int_equal(semel_pool_destroy(pool), SEMEL_OK);

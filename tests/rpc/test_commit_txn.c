@@ -412,8 +412,21 @@ static void export_watched(struct bank *bank, void *user)
     transactional(bank, "watched", watched, user, NULL);
 }
 
+struct cancels {
+    struct rig *rig;
+    uint64_t before;
+};
+
+static bool came(void *arg)
+{
+    struct cancels *cancels = arg;
+
+    return rig_counters(cancels->rig).calls_cancelled > cancels->before;
+}
+
 static void cancel_watched(struct bank *bank, struct watch *watch)
 {
+    struct cancels cancels = { bank->rig, rig_counters(bank->rig).calls_cancelled };
     struct semel_call *call;
     struct seen seen;
 
@@ -428,7 +441,7 @@ static void cancel_watched(struct bank *bank, struct watch *watch)
     if (watch->stays || !watch->finishes)
         assert_true(kit_eventually(has_begun, watch, 60));
     else
-        kit_sleep_ms(10);
+        assert_true(kit_eventually(came, &cancels, 60));
     gate_open(&watch->gate, true);
     wait_seen(&seen);
     assert_int_equal(seen.outcome, SEMEL_NOT_EXECUTED);

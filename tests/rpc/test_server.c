@@ -425,12 +425,17 @@ static bool is_kept(void *arg)
     return atomic_load(&((struct keeper *)arg)->kept) == 1;
 }
 
+static bool is_cancelled(void *arg)
+{
+    return semel_request_cancelled(((struct keeper *)arg)->request);
+}
+
 static void *finish_later(void *arg)
 {
     struct keeper *keeper = arg;
 
+    REQUIRE(kit_eventually(is_cancelled, keeper, 60));
     kit_sleep_ms(100);
-    REQUIRE(semel_request_cancelled(keeper->request));
     atomic_store(&keeper->kept, 2);
     REQUIRE(semel_request_reply(keeper->request, "", 0) == SEMEL_OK);
     return NULL;

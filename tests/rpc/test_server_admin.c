@@ -249,15 +249,20 @@ static void strangers_do_not_cancel(void **state)
 
 /* --- cancelling ------------------------------------------------------------------------------ */
 
+static void go_in(struct gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->inside++;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+}
+
 /* Ends as the gate says, or when it is asked to stop. */
 static void patient(struct semel_request *request, void *user)
 {
     struct gate *gate = user;
 
-    pthread_mutex_lock(&gate->lock);
-    gate->inside++;
-    pthread_cond_broadcast(&gate->changed);
-    pthread_mutex_unlock(&gate->lock);
+    go_in(gate);
     while (!semel_request_cancelled(request) && !gate_is_open(gate))
         kit_sleep_ms(1);
     REQUIRE(semel_request_fail(request, semel_request_cancelled(request) ? 7 : 8, "over") ==
@@ -272,10 +277,15 @@ static void on_cancel_told(struct semel_request *request, void *user)
 
 static atomic_int told;
 
+/* The callback is called after the request says that it is cancelled, and never after its end. */
 static void told_patient(struct semel_request *request, void *user)
 {
     semel_request_on_cancel(request, on_cancel_told, &told);
-    patient(request, user);
+    go_in(user);
+    while (atomic_load(&told) == 0)
+        kit_sleep_ms(1);
+    REQUIRE(semel_request_cancelled(request));
+    REQUIRE(semel_request_fail(request, 7, "over") == SEMEL_OK);
 }
 
 static void a_running_call_is_asked_to_stop(void **state)

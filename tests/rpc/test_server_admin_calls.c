@@ -126,6 +126,7 @@ static void many(void **state)
     rig_go(rig);
     for (int i = 0; i < 640; i++)
         start_call(rig->client, "m", "", NULL, &seen[i], NULL);
+    wait_inside(&gate, 1);
     while (rig_counters(rig).calls_waiting < 639)
         kit_sleep_ms(1);
     text = ask(rig->client, "semel.calls", "");

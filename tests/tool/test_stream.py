@@ -189,14 +189,35 @@ class Sending(Streams):
 
 
 class Progress(Streams):
-    METHOD = 'm=for i in 1 2 3; do echo $i/3 >&4; sleep 0.1; done; echo done'
+    """Its commands go on when what they said has been seen: only the latest of it counts."""
+
+    def gate(self, number):
+        return f'until [ -e {self.path("go")}{number} ]; do sleep 0.02; done'
+
+    def go(self, number):
+        with open(f'{self.path("go")}{number}', 'w', encoding='utf-8'):
+            pass
+
+    def method(self):
+        return f'm=echo 1/3 >&4; {self.gate(1)}; echo 3/3 >&4; {self.gate(2)}; echo done'
+
+    def lines_of(self, method, *words):
+        for number in (1, 2):
+            if os.path.exists(f'{self.path("go")}{number}'):
+                os.remove(f'{self.path("go")}{number}')
+        call = self.background('call', self.address, method, '--progress')
+        for number, word in enumerate(words, 1):
+            call.await_line(word)
+            self.go(number)
+        return call.end()
 
     def test_lines(self):
-        self.start(self.METHOD, 'w=echo 40 % >&4; sleep 0.1; echo "\\033[31mwords" >&4; sleep 0.1')
-        outcome = self.call('m', '--progress')
-        self.check(outcome, 0, b'done\n', 'progress: 3/3')
+        self.start(self.method(), f'w=echo 40 % >&4; {self.gate(1)}; echo "\\033[31mwords" >&4; '
+                   f'{self.gate(2)}')
+        outcome = self.lines_of('m', 'progress: 1/3', 'progress: 3/3')
+        self.check(outcome, 0, b'done\n')
         self.assertNotIn('#', outcome.err)
-        self.check(self.call('w', '--progress'), 0, b'', '40 %', '\\x1b[31mwords')
+        self.check(self.lines_of('w', '40 %', '\\x1b[31mwords'), 0, b'')
         outcome = self.call('m', '--progress', '-q')
         self.check(outcome, 0, b'done\n')
         self.assertEqual(outcome.err, '')
@@ -206,10 +227,10 @@ class Progress(Streams):
     def test_with_a_store(self):
         if os.environ.get('SEMEL_STORES', '1') != '1':
             self.skipTest('built without stores')
-        self.start(self.METHOD, options=('--store', self.store()))
-        self.check(self.call('m', '--progress'), 0, b'done\n', 'progress: 3/3')
+        self.start(self.method(), options=('--store', self.store()))
+        self.check(self.lines_of('m', 'progress: 1/3', 'progress: 3/3'), 0, b'done\n')
 
-    def on_terminal(self, *args):
+    def on_terminal(self, words, *args):
         """What a call writes to a terminal that is its standard error."""
         ours, theirs = pty.openpty()
         with subprocess.Popen([TOOL, 'call', self.address, *args], stdin=subprocess.DEVNULL,
@@ -221,19 +242,22 @@ class Progress(Streams):
                     shown += os.read(ours, 4096)
                 except OSError:
                     break
+                for number, word in enumerate(words, 1):
+                    if word in shown:
+                        self.go(number)
             out = call.stdout.read()
             call.wait(HANG)
         os.close(ours)
         return call.returncode, out, shown
 
     def test_a_bar(self):
-        self.start(self.METHOD, 'w=echo words >&4; sleep 0.2')
-        code, out, shown = self.on_terminal('m', '--progress')
+        self.start(self.method(), f'w=echo words >&4; {self.gate(3)}')
+        code, out, shown = self.on_terminal((b'1/3', b'3/3'), 'm', '--progress')
         self.assertEqual((code, out), (0, b'done\n'))
         self.assertRegex(shown, rb'\[#{10} {20}\]  33 % 1/3')
         self.assertRegex(shown, rb'\[#{30}\] 100 % 3/3')
         self.assertTrue(shown.endswith(b'\r\x1b[K'), shown)  # nothing of it is left
-        code, out, shown = self.on_terminal('w', '--progress')
+        code, out, shown = self.on_terminal((b'-', b'-', b'words'), 'w', '--progress')
         self.assertEqual(code, 0)
         self.assertIn(b'words', shown)
         self.assertNotIn(b'[#', shown)

@@ -20,6 +20,12 @@ JANSSON = os.environ.get('SEMEL_JANSSON', '1') == '1'
 NCURSES = os.environ.get('SEMEL_NCURSES', '1') == '1'
 HANG = 120  # seconds after which something hangs, on any machine
 
+# Whoever runs the tests in the background has these ignored, and what the tests start has it from
+# them: shells that cannot trap what they are sent.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 needs_stores = unittest.skipUnless(STORES, 'built without stores')
 needs_jansson = unittest.skipUnless(JANSSON, 'built without Jansson')
