@@ -2,7 +2,8 @@
 /* sender.c - the sending end of a router's pipe: a call whose items are the messages.
  *
  * All senders of a process that send to the same router share one connection, or as many as their
- * calls need, which is there as long as one of them is. It never reconnects: a router that is gone stays gone. */
+ * calls need, each there as long as one of them is. It never reconnects: a router that is gone
+ * stays gone. */
 #include <semel/limits.h>
 #include <semel/router.h>
 #include <semel/stream.h>

@@ -14,7 +14,7 @@ enum semel_status sml_client_check(const char *method, struct semel_bytes body,
  * write at this moment, and *out_bytes does not count what that takes. Any thread. */
 bool sml_client_written(struct semel_client *client, uint64_t *out_bytes);
 
-/* As semel_client_stream, without a deadline: it is there until one of its ends will have no more of
+/* As semel_client_stream, without a deadline: it is there until one of its ends has had enough of
  * it. */
 enum semel_status sml_client_stream_for_life(struct semel_client *client, const char *method,
                                              struct semel_bytes body,
