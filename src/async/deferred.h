@@ -112,6 +112,11 @@ static inline struct semel_deferred *sml_deferred_ref_new(struct semel_deferred 
 /* As semel_deferred_unref, on the executor's thread. */
 void sml_deferred_unref_here(struct semel_deferred *deferred);
 
+/* Before there is a result. OK: firing it is the caller's alone, which has to set the result and
+ * let it arrive. STOPPED: a late result, to be let go. Else, as semel_deferred_fire: why not. Any
+ * thread. */
+enum semel_status sml_deferred_claim(struct semel_deferred *deferred);
+
 /* Fire with what is in `from`, which is moved: a value NULL is left, also if it had fired. Any
  * thread. Returns: as semel_deferred_fire. */
 enum semel_status sml_deferred_fire_with(struct semel_deferred *deferred, struct semel_fired *from);

@@ -29,9 +29,7 @@ void sml_deferred_do_posted(void *user)
     semel_deferred_unref(deferred);
 }
 
-/* OK: the caller may set the result, and has to call `fired` then. STOPPED: a late one, to be let
- * go. Else why not. */
-static enum semel_status claim(struct semel_deferred *deferred)
+enum semel_status sml_deferred_claim(struct semel_deferred *deferred)
 {
     uint32_t seen = SML_CLAIM_OPEN;
 
@@ -56,7 +54,7 @@ static void fired(struct semel_deferred *deferred)
 enum semel_status semel_deferred_fire(struct semel_deferred *deferred, void *value,
                                       void (*drop)(void *value))
 {
-    enum semel_status status = deferred ? claim(deferred) : SEMEL_INVALID;
+    enum semel_status status = deferred ? sml_deferred_claim(deferred) : SEMEL_INVALID;
 
     if (status == SEMEL_STOPPED) {
         if (drop && value)
@@ -74,7 +72,8 @@ enum semel_status semel_deferred_fire(struct semel_deferred *deferred, void *val
 enum semel_status semel_deferred_fail(struct semel_deferred *deferred, enum semel_status status,
                                       int code, const char *text)
 {
-    enum semel_status claimed = deferred && status != SEMEL_OK ? claim(deferred) : SEMEL_INVALID;
+    enum semel_status claimed =
+        deferred && status != SEMEL_OK ? sml_deferred_claim(deferred) : SEMEL_INVALID;
 
     if (claimed == SEMEL_STOPPED)
         return SEMEL_OK;
@@ -85,10 +84,10 @@ enum semel_status semel_deferred_fail(struct semel_deferred *deferred, enum seme
     return SEMEL_OK;
 }
 
-/* As claim(); on OK the result is moved in, else `from` is cleared. */
+/* As sml_deferred_claim; on OK the result is moved in, else `from` is cleared. */
 static enum semel_status claim_for(struct semel_deferred *deferred, struct semel_fired *from)
 {
-    enum semel_status status = claim(deferred);
+    enum semel_status status = sml_deferred_claim(deferred);
 
     if (status == SEMEL_OK)
         sml_fired_move(&deferred->fired, from);

@@ -183,24 +183,28 @@ static void stop_waiting(struct wait *wait)
     executor->ops->disarm(executor, &wait->moment);
 }
 
-/* `wait` is gone afterwards. */
+/* `wait` is gone afterwards. The claim comes before the lock is said to be held: if others have
+ * fired the deferred nobody would know. The result comes after it: its callbacks may release. */
 static void finish(struct wait *wait, enum semel_status status)
 {
     struct semel_file_lock *lock = wait->lock;
     struct semel_deferred *out = wait->out;
+    bool mine = sml_deferred_claim(out) == SEMEL_OK;
     struct semel_fired fired;
 
     stop_waiting(wait);
-    if (status == SEMEL_OK &&
-        atomic_load_explicit(&out->claim, memory_order_acquire) != SML_CLAIM_OPEN) {
-        sml_lockfile_release(&lock->file); /* somebody else fired it, and nobody knows */
+    if (status == SEMEL_OK && !mine) {
+        sml_lockfile_release(&lock->file);
         status = SEMEL_ALREADY;
     }
     status = leave(lock, status);
     sml_fired_init(&fired);
     if (status != SEMEL_OK)
         sml_fired_fail(&fired, status, 0, NULL);
-    (void)sml_deferred_fire_with(out, &fired);
+    if (mine) {
+        sml_fired_move(&out->fired, &fired);
+        sml_deferred_arrive(out);
+    }
     semel_deferred_unref(out);
 }
 

@@ -51,6 +51,32 @@ int __wrap_madvise(void *address, size_t bytes, int advice)
     return __real_madvise(address, bytes, advice);
 }
 
+/* Fired by another thread when its lock has been taken and its own result is not made yet. */
+static struct semel_deferred *to_fire;
+static enum semel_status fired_there;
+
+void __real_sml_fired_init(struct semel_fired *fired);
+void __wrap_sml_fired_init(struct semel_fired *fired);
+
+static void *fire_it(void *deferred)
+{
+    fired_there = semel_deferred_fire(deferred, NULL, NULL);
+    return NULL;
+}
+
+void __wrap_sml_fired_init(struct semel_fired *fired)
+{
+    struct semel_deferred *deferred = to_fire;
+    pthread_t thread;
+
+    __real_sml_fired_init(fired);
+    if (deferred == NULL)
+        return;
+    to_fire = NULL;
+    assert_int_equal(pthread_create(&thread, NULL, fire_it, deferred), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 struct fixture {
     struct kit_place place;
     struct semel_file_lock *mine, *other;
@@ -351,6 +377,28 @@ static void fired_by_others(void **state)
     at->loop = NULL;
 }
 
+/* The same while the wait itself is about to fire: one of them does. The lock is held if it was the
+ * wait, and else free for the next one. */
+static void fired_by_others_meanwhile(void **state)
+{
+    struct fixture *at = *state;
+    struct semel_deferred *deferred;
+    int status;
+
+    assert_int_equal(semel_file_lock_take(at->other, 0), SEMEL_OK);
+    deferred = defer(at, -1, &status);
+    fired_there = SEMEL_OK;
+    to_fire = deferred;
+    assert_int_equal(semel_file_lock_release(at->other), SEMEL_OK);
+    serve(at, &status);
+    assert_null(to_fire);
+    assert_int_equal(status, SEMEL_OK);
+    assert_int_equal(semel_file_lock_release(at->mine),
+                     fired_there == SEMEL_OK ? SEMEL_INVALID : SEMEL_OK);
+    assert_int_equal(semel_file_lock_take(at->other, 0), SEMEL_OK);
+    semel_deferred_unref(deferred);
+}
+
 static void *destroy_lock(void *lock)
 {
     semel_file_lock_destroy(lock);
@@ -554,6 +602,8 @@ int main(void)
         { "D16 a deferred has a limit", a_deferred_has_a_limit, begin, end, NULL },
         { "D16 cancelling never leaks the lock", cancelling_never_leaks, begin, end, NULL },
         { "a deferred that others fired", fired_by_others, begin, end, NULL },
+        { "a deferred that others fire while it has the lock", fired_by_others_meanwhile, begin,
+          end, NULL },
         { "destroyed while a deferred waits", destroyed_while_a_deferred_waits, begin, end, NULL },
         { "no blocking on a loop's thread", no_blocking_on_a_loop, begin, end, NULL },
         { "D16 a dead owner is followed by just one of those that wait",
