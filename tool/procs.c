@@ -205,7 +205,10 @@ void procs_forward(struct semel_request *request, void *user)
     const struct method *method = user;
     char origin[SEMEL_CONTENT_TYPE_BYTES + 1];
     int64_t left = semel_request_remaining_ms(request);
-    struct semel_call_options options = { .deadline_ms = left > 0 ? left : -1,
+    /* A caller may have more time than the pool's calls, or no deadline. */
+    struct semel_call_options options = { .deadline_ms = left > INT32_MAX ? INT32_MAX
+                                                         : left > 0       ? left
+                                                                          : -1,
                                           .content_type = origin,
                                           .rerun_ok = method->options.kind == SEMEL_IDEMPOTENT,
                                           .lent = true };
