@@ -175,6 +175,9 @@ static void finish_not_executed(struct semel_request *request, enum semel_status
         status = semel_request_not_executed(request, SEMEL_NO_WORKERS, text);
     else
         status = semel_request_not_executed(request, why, words);
+    if (status ==
+        SEMEL_INVALID) /* what it says is of the pool's connections, not of the caller's */
+        status = semel_request_not_executed(request, SEMEL_NO_WORKERS, semel_status_text(why));
     if (status != SEMEL_OK)
         finish_failure(request, 125, "nothing was done: %s", semel_status_text(why));
 }

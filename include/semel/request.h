@@ -104,9 +104,10 @@ SEMEL_API enum semel_status semel_request_never_ran(struct semel_request *reques
 /* For a handler that hands its call on: nobody ran it, and nobody will. The caller is told *not
  * executed*; whoever says so of a call that may have had an effect breaks the caller's promise.
  * status  why; borrowed words in `text`, NULL for none.
- * Returns: OK; INVALID: a status that is no reason (OK, FAILED), or in transactional and resolve
- * handlers; ALREADY, NO_MEMORY, FORKED as semel_request_reply. Thread: one thread at a time.
- * Since: 0.4 */
+ * Returns: OK; INVALID: a status that is no reason (OK, FAILED) or says something of a connection
+ * (link and protocol statuses, STOPPED: NO_WORKERS says it instead), or in transactional and
+ * resolve handlers; ALREADY, NO_MEMORY, FORKED as semel_request_reply. Thread: one thread at a
+ * time. Since: 0.4 */
 SEMEL_API enum semel_status semel_request_not_executed(struct semel_request *request,
                                                        enum semel_status status, const char *text);
 

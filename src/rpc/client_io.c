@@ -530,7 +530,8 @@ static void wait_for_events(struct semel_client *client)
     struct epoll_event events[EVENTS_MAX];
     int count;
 
-    if (may_read(client) && client->conn.much_read && read_once(client, true))
+    if (may_read(client) && client->conn.much_read && !client->pen.blocked &&
+        read_once(client, true))
         return;
     client->asleep_until = sleep_until(client);
     sml_client_unlock(client);

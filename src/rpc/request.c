@@ -418,13 +418,23 @@ enum semel_status semel_request_never_ran(struct semel_request *request, const c
     return finish(request, &parts);
 }
 
+/* What a caller's own connection says, or its client: from a handler it would be taken for that. A
+ * pool would even think ill of the worker that passes it on. */
+static bool is_of_a_connection(enum semel_status status)
+{
+    enum semel_category category = semel_status_category(status);
+
+    return category == SEMEL_CATEGORY_LINK || category == SEMEL_CATEGORY_PROTOCOL ||
+           status == SEMEL_STOPPED;
+}
+
 enum semel_status semel_request_not_executed(struct semel_request *request,
                                              enum semel_status status, const char *text)
 {
     struct parts parts = { .outcome = SEMEL_NOT_EXECUTED, .status = status };
 
     if (request == NULL || request->txn != NULL || status == SEMEL_OK || status == SEMEL_FAILED ||
-        semel_status_name(status)[0] == '?')
+        semel_status_name(status)[0] == '?' || is_of_a_connection(status))
         return SEMEL_INVALID;
     parts.text = cut(text, SEMEL_TEXT_BYTES);
     return finish(request, &parts);

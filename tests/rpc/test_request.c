@@ -110,6 +110,9 @@ static void hand_on_in_vain(struct semel_request *request, void *user)
     REQUIRE(semel_request_not_executed(request, SEMEL_OK, NULL) == SEMEL_INVALID);
     REQUIRE(semel_request_not_executed(request, SEMEL_FAILED, NULL) == SEMEL_INVALID);
     REQUIRE(semel_request_not_executed(request, (enum semel_status)9999, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_not_executed(request, SEMEL_PEER_DIED, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_not_executed(request, SEMEL_PROTOCOL, NULL) == SEMEL_INVALID);
+    REQUIRE(semel_request_not_executed(request, SEMEL_STOPPED, NULL) == SEMEL_INVALID);
     REQUIRE(semel_request_not_executed(request, SEMEL_NO_WORKERS, "all are gone") == SEMEL_OK);
     REQUIRE(semel_request_not_executed(request, SEMEL_NO_WORKERS, NULL) == SEMEL_ALREADY);
     REQUIRE(semel_request_not_executed(NULL, SEMEL_NO_WORKERS, NULL) == SEMEL_INVALID);
