@@ -180,19 +180,29 @@ static bool goes_slowly(void *user)
     return false;
 }
 
+/* As much as its sender may share at once, numbered from 1, and all in the sockets: one read fetches
+ * it. Returns the next number. */
+static uint32_t share_all(struct box *box)
+{
+    uint32_t sent = 1;
+
+    while (post(box->sender, box->number, sent, SEMEL_PASSED_BYTES, 0) == SEMEL_OK)
+        sent++;
+    assert_int_equal(semel_sender_flush(box->sender, 20000), SEMEL_OK);
+    return sent;
+}
+
 /* By hand, what was delivered is told to the sender, which waits for it, however route_until ends:
  * here its time is over after each message. */
 static void test_told_by_hand(void **state)
 {
     struct box box;
     struct desk desk;
-    uint32_t sent = 1;
+    uint32_t sent;
 
     (void)state;
     open_running(&desk, &box, NULL);
-    while (post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 0) == SEMEL_OK)
-        sent++;
-    kit_sleep_ms(100); /* they are in the sockets: one read fetches them all */
+    sent = share_all(&box);
     while (box.got < sent) {
         box.wanted = box.got;
         assert_int_equal(semel_router_route_until(desk.router, goes_slowly, &box, 20),
@@ -209,13 +219,11 @@ static void test_closed_by_hand(void **state)
 {
     struct box box;
     struct desk desk;
-    uint32_t sent = 1;
+    uint32_t sent;
 
     (void)state;
     open_running(&desk, &box, NULL);
-    while (post(box.sender, 3, sent, SEMEL_PASSED_BYTES, 0) == SEMEL_OK)
-        sent++;
-    kit_sleep_ms(100);
+    sent = share_all(&box);
     box.wanted = 2; /* the others stay queued */
     assert_int_equal(semel_router_route_until(desk.router, has_all, &box, 20000), SEMEL_OK);
     assert_int_equal(semel_router_close_pipe(desk.router, box.receiver), SEMEL_OK);
@@ -321,15 +329,6 @@ static void *prepare(void *arg)
         if (semel_sender_send_reserved(prepared->senders[i], 5000) == SEMEL_OK)
             prepared->sent++;
     return NULL;
-}
-
-static void count_message(struct semel_receiver *receiver, struct semel_bytes message, void *user)
-{
-    struct box *box = user;
-
-    (void)receiver;
-    (void)message;
-    box->got++;
 }
 
 /* More memory than fits into a socket is passed before any of it is named. */

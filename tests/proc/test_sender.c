@@ -132,15 +132,6 @@ static void *send_from_all(void *arg)
     return NULL;
 }
 
-static void count_message(struct semel_receiver *receiver, struct semel_bytes message, void *user)
-{
-    struct box *box = user;
-
-    (void)receiver;
-    (void)message;
-    box->got++;
-}
-
 /* One process has more senders than calls in an ordinary window: all of them get through. */
 static void test_many(void **state)
 {
