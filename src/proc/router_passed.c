@@ -2,12 +2,12 @@
 /* router_passed.c - large messages, whose bytes are not sent but shared.
  *
  * A sender has some pieces of memory, slots, each with a number. It passes a slot's descriptor
- * once, by a socket of its own; then it fills the slot and sends a message that names it: so order
- * and flow are those of all messages, and what is named is there already. A larger one that takes
- * its place has a number of its own: it may be named before it was looked for, when the old one is
- * still here. Until its message was delivered a slot is the router's; that it was, the sender learns
- * by the stream's credit. Memory that is used again costs neither page faults nor zeroing: which is
- * most of what a new one costs. */
+ * once, by a socket of its own; then it fills the slot and sends a message that names it: so
+ * order and flow are those of all messages, and what is named is there already. A larger one
+ * that takes its place has a number of its own: it may be named before it was looked for, when
+ * the old one is still here. Until its message was delivered a slot is the router's; that it
+ * was, the sender learns by the stream's credit. Memory that is used again costs neither page
+ * faults nor zeroing: which is most of what a new one costs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -393,12 +393,14 @@ static enum semel_status make_slot(struct semel_sender *sender, struct slot *slo
     return SEMEL_OK;
 }
 
-/* A slot for `size` bytes. LIMIT: one is free, but it cannot be passed now. */
+/* A slot for `size` bytes. LIMIT: none of this pipe is passed; or one is free, but not now. */
 static enum semel_status get_slot(struct semel_sender *sender, size_t size, uint64_t until,
                                   struct slot **out)
 {
     enum semel_status status = SEMEL_WOULD_BLOCK;
 
+    if (sender->never_passes)
+        return SEMEL_LIMIT;
     for (;;) {
         uint32_t seen = sml_stream_seen(sender->stream);
 

@@ -39,7 +39,7 @@ static bool explained_by_link(const struct sml_call *call)
 static bool explained_by_limit(const struct sml_call *call)
 {
     return call->verdict.outcome == SEMEL_NOT_EXECUTED && call->verdict.status == SEMEL_TOO_LARGE &&
-           call->verdict.text.size == 0;
+           call->verdict.text.size == 0 && !call->reply && !call->reply_in_place;
 }
 
 static void count(struct semel_client_counters *counters, enum semel_outcome outcome)

@@ -464,13 +464,23 @@ void sml_caller_down(struct sml_caller *caller)
 
 /* --- what comes in ---------------------------------------------------------------------- */
 
+static bool says(struct semel_bytes text, enum semel_status status)
+{
+    const char *words = semel_status_text(status);
+
+    return text.size == strlen(words) && memcmp(text.data, words, text.size) == 0;
+}
+
 /* The callee's verdict is here. */
 static void complete_with(struct sml_caller *caller, struct sml_call *call,
                           struct sml_verdict verdict, bool proven)
 {
     if (verdict.outcome == SEMEL_NOT_EXECUTED && verdict.status == SEMEL_CANCELLED &&
-        call->cancel_wanted && !call->cancelled_by_user)
-        verdict.status = SEMEL_EXPIRED; /* the CANCEL was the deadline's */
+        call->cancel_wanted && !call->cancelled_by_user) {
+        verdict.status = SEMEL_EXPIRED;          /* the CANCEL was the deadline's */
+        if (says(verdict.text, SEMEL_CANCELLED)) /* else they tell what was undone */
+            verdict.text = semel_bytes("", 0);
+    }
     sml_caller_complete(caller, call, &verdict, proven);
     if (SML_BUG(ACK_EARLY))
         sml_caller_accept(caller, call, 0);

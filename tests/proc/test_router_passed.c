@@ -41,37 +41,56 @@ static void test_sizes(void **state)
     close_desk(&desk);
 }
 
-/* Filled in its place, sent without a copy; slots are used again. */
+static bool shares_memory(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    bool shares = false;
+    char line[512];
+
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps))
+        shares |= strstr(line, "memfd:semel") != NULL;
+    assert_int_equal(fclose(maps), 0);
+    return shares;
+}
+
+/* Filled in its place, sent without a copy; slots are used again. Of a pipe whose messages are
+ * never passed it is memory of its own. */
 static void test_reserved(void **state)
 {
+    struct semel_pipe_options options = { .never_passed = false };
     struct box box;
     struct desk desk;
     void *place;
 
     (void)state;
-    open_desk(&desk);
-    open_box(&box, &desk, 3, NULL);
-    assert_int_equal(semel_sender_reserve(box.sender, 100, 0, &place), SEMEL_INVALID);
-    assert_int_equal(semel_sender_start(box.sender), SEMEL_OK);
-    assert_int_equal(semel_sender_send_reserved(box.sender, 0), SEMEL_INVALID);
-    assert_int_equal(semel_sender_reserve(box.sender, 0, 0, &place), SEMEL_INVALID);
-    box.wanted = 100;
-    for (uint32_t i = 0; i < 100; i++) {
-        uint32_t head[2] = { 3, i };
-        size_t size = 1000 + i * 50000;
+    for (int round = 0; round < 2; round++) {
+        options.never_passed = round == 1;
+        open_desk(&desk);
+        open_box(&box, &desk, 3, &options);
+        assert_int_equal(semel_sender_reserve(box.sender, 100, 0, &place), SEMEL_INVALID);
+        assert_int_equal(semel_sender_start(box.sender), SEMEL_OK);
+        assert_int_equal(semel_sender_send_reserved(box.sender, 0), SEMEL_INVALID);
+        assert_int_equal(semel_sender_reserve(box.sender, 0, 0, &place), SEMEL_INVALID);
+        box.wanted = 100;
+        for (uint32_t i = 0; i < 100; i++) {
+            uint32_t head[2] = { 3, i };
+            size_t size = 1000 + i * 50000;
 
-        while (semel_sender_reserve(box.sender, size, 0, &place) == SEMEL_WOULD_BLOCK)
-            assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
-        memcpy(place, head, sizeof head);
-        fill(place, size, i);
-        while (semel_sender_send_reserved(box.sender, 0) == SEMEL_WOULD_BLOCK)
-            assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+            while (semel_sender_reserve(box.sender, size, 0, &place) == SEMEL_WOULD_BLOCK)
+                assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+            memcpy(place, head, sizeof head);
+            fill(place, size, i);
+            while (semel_sender_send_reserved(box.sender, 0) == SEMEL_WOULD_BLOCK)
+                assert_int_equal(semel_loop_dispatch(desk.loop), SEMEL_OK);
+        }
+        assert_true(serve(&desk, has_all, &box, 60));
+        assert_false(box.wrong);
+        assert_int_equal(box.skipped, 0);
+        assert_int_equal(shares_memory(), !options.never_passed);
+        semel_sender_destroy(box.sender);
+        close_desk(&desk);
     }
-    assert_true(serve(&desk, has_all, &box, 60));
-    assert_false(box.wrong);
-    assert_int_equal(box.skipped, 0);
-    semel_sender_destroy(box.sender);
-    close_desk(&desk);
 }
 
 /* A pipe whose messages are never passed, and pipes that drop: the same messages. */
@@ -180,8 +199,8 @@ static bool goes_slowly(void *user)
     return false;
 }
 
-/* As much as its sender may share at once, numbered from 1, and all in the sockets: one read fetches
- * it. Returns the next number. */
+/* As much as its sender may share at once, numbered from 1, and all in the sockets: one read
+ * fetches it. Returns the next number. */
 static uint32_t share_all(struct box *box)
 {
     uint32_t sent = 1;

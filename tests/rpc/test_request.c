@@ -113,6 +113,10 @@ static void hand_on_in_vain(struct semel_request *request, void *user)
     REQUIRE(semel_request_not_executed(request, SEMEL_PEER_DIED, NULL) == SEMEL_INVALID);
     REQUIRE(semel_request_not_executed(request, SEMEL_PROTOCOL, NULL) == SEMEL_INVALID);
     REQUIRE(semel_request_not_executed(request, SEMEL_STOPPED, NULL) == SEMEL_INVALID);
+    if (semel_request_body(request).size > 1) {
+        REQUIRE(semel_request_not_executed(request, SEMEL_TOO_LARGE, NULL) == SEMEL_OK);
+        return;
+    }
     REQUIRE(semel_request_not_executed(request, SEMEL_NO_WORKERS, "all are gone") == SEMEL_OK);
     REQUIRE(semel_request_not_executed(request, SEMEL_NO_WORKERS, NULL) == SEMEL_ALREADY);
     REQUIRE(semel_request_not_executed(NULL, SEMEL_NO_WORKERS, NULL) == SEMEL_INVALID);
@@ -128,6 +132,10 @@ static void what_nobody_ran_is_not_executed(void **state)
     rig_go(rig);
     result = expect(rig->client, "on", "x", NULL, SEMEL_NOT_EXECUTED, SEMEL_NO_WORKERS);
     assert_non_null(strstr(result.text, "all are gone"));
+    semel_result_clear(&result);
+    /* This server took it, whoever did not. */
+    result = expect(rig->client, "on", "xx", NULL, SEMEL_NOT_EXECUTED, SEMEL_TOO_LARGE);
+    assert_null(strstr(result.text, "the server takes"));
     semel_result_clear(&result);
     rig_end(rig);
 }
