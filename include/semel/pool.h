@@ -221,11 +221,13 @@ SEMEL_API enum semel_status semel_pool_kill(struct semel_pool *pool, uint64_t wo
 
 /* Take no calls any more, end those that wait in line (not executed, STOPPED), let those that run
  * end, then have the workers end. May be repeated; when stopped it does nothing.
- * timeout_ms   for the calls that run; 0: do not wait; negative: no limit.
- * out_running  may be NULL; else receives the number of calls that still run.
- * Returns: OK: no process, thread or descriptor of the pool is left; DEADLINE: calls still run, the
- * pool goes on stopping: try again, or semel_pool_destroy; WOULD_DEADLOCK in a callback (but with
- * timeout_ms 0 the stop begins: DEADLINE); FORKED. Thread: any thread. Blocks: at most
+ * timeout_ms   for the calls that have not ended; 0: do not wait; negative: no limit.
+ * out_running  may be NULL; else receives their number: those that run, and those that were in line
+ *              and have not been told. An executor's loop tells its tasks: not while this waits on
+ *              its thread.
+ * Returns: OK: no process, thread or descriptor of the pool is left; DEADLINE: some have not ended,
+ * the pool goes on stopping: try again, or semel_pool_destroy; WOULD_DEADLOCK in a callback (but
+ * with timeout_ms 0 the stop begins: DEADLINE); FORKED. Thread: any thread. Blocks: at most
  * timeout_ms, then as semel_pool_destroy. Since: 0.3 */
 SEMEL_API enum semel_status semel_pool_stop(struct semel_pool *pool, int64_t timeout_ms,
                                             uint32_t *out_running);
